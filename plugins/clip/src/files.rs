@@ -7,7 +7,7 @@ use plugin_sdk::LoadError;
 use plugin_sdk::serde_json::Value as Json;
 use serde::Deserialize;
 use transformer::files::file_error;
-use transformer::{Activation, Norms, Shape};
+use transformer::{Activation, Biases, Gate, LayerShape, NormKind, Norms, Shape};
 
 use crate::image_reader::Target;
 
@@ -69,7 +69,7 @@ impl TextConfig {
             feed_forward_size: 2048,
             heads: 8,
         };
-        let shape = self.layers.shape(&defaults, "text_config", file)?;
+        let shape = self.layers.shape(&defaults, "text", file)?;
         Ok(Shape {
             causal: true,
             ..shape
@@ -115,7 +115,7 @@ impl VisionConfig {
             feed_forward_size: 3072,
             heads: 12,
         };
-        self.layers.shape(&defaults, "vision_config", file)
+        self.layers.shape(&defaults, "vision", file)
     }
 }
 
@@ -138,36 +138,43 @@ struct Sizes {
 }
 
 impl LayersConfig {
-    /// Returns the shape of the layers, without causal attention.
-    fn shape(&self, defaults: &Sizes, section: &str, file: &Path) -> Result<Shape, LoadError> {
-        let shape = Shape {
-            layers: self.num_hidden_layers.unwrap_or(12),
-            width: self.hidden_size.unwrap_or(defaults.width),
-            heads: self.num_attention_heads.unwrap_or(defaults.heads),
-            feed_forward_size: self.intermediate_size.unwrap_or(defaults.feed_forward_size),
-            activation: activation(self.hidden_act.as_deref().unwrap_or("quick_gelu"), file)?,
-            epsilon: self.layer_norm_eps.unwrap_or(1e-5),
-            norms: Norms::Before,
-            causal: false,
-        };
-        let sizes = [shape.layers, shape.width, shape.heads, shape.feed_forward_size];
-        if sizes.contains(&0) {
-            return Err(file_error(file, &format!("has a size of 0 in `{section}`")));
+    /// Returns the shape of the layers of the network `part`, without causal attention.
+    fn shape(&self, defaults: &Sizes, part: &str, file: &Path) -> Result<Shape, LoadError> {
+        let layers = self.num_hidden_layers.unwrap_or(12);
+        let width = self.hidden_size.unwrap_or(defaults.width);
+        let heads = self.num_attention_heads.unwrap_or(defaults.heads);
+        let feed_forward_size = self.intermediate_size.unwrap_or(defaults.feed_forward_size);
+        if [layers, width, heads, feed_forward_size].contains(&0) {
+            return Err(file_error(file, &format!("has a size of 0 in `{part}_config`")));
         }
-        if !shape.width.is_multiple_of(shape.heads) {
+        if !width.is_multiple_of(heads) {
             let message = format!(
-                "has `hidden_size` {} in `{section}`, expected a multiple of `num_attention_heads` {}",
-                shape.width, shape.heads
+                "has `hidden_size` {width} in `{part}_config`, expected a multiple of `num_attention_heads` {heads}"
             );
             return Err(file_error(file, &message));
         }
-        Ok(shape)
+        Ok(Shape {
+            layers: LayerShape::numbered(&format!("{part}_model.encoder.layers"), layers),
+            width,
+            heads,
+            key_value_heads: heads,
+            head_size: width / heads,
+            causal: false,
+            relative_positions: None,
+            feed_forward_size,
+            activation: activation(self.hidden_act.as_deref().unwrap_or("quick_gelu"), file)?,
+            gate: Gate::None,
+            norm: NormKind::Layer,
+            epsilon: self.layer_norm_eps.unwrap_or(1e-5),
+            norms: Norms::Before,
+            biases: Biases::ALL,
+        })
     }
 }
 
 fn activation(name: &str, file: &Path) -> Result<Activation, LoadError> {
     Activation::named(name).ok_or_else(|| {
-        let message = format!("has the activation `{name}`, expected quick_gelu, gelu or relu");
+        let message = format!("has the activation `{name}`, expected {}", Activation::NAMES);
         file_error(file, &message)
     })
 }
@@ -177,6 +184,7 @@ fn activation(name: &str, file: &Path) -> Result<Activation, LoadError> {
 pub(crate) struct TokenizerConfig {
     /// A huge number if there is no limit.
     pub(crate) model_max_length: Option<f64>,
+    pub(crate) truncation_side: Option<String>,
 }
 
 /// `processor_config.json` of newer versions.

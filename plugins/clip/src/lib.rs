@@ -4,12 +4,13 @@
 //!
 //! In the prepare step, `tasks` tokenizes texts, and reads images with `image_reader`, which resizes them with `resample`. `network`
 //! computes a batch with the networks in `text` and `vision`. `labels` caches the vectors of labels. `model_spec` reads the
-//! `files` in the model directory. The README of this plugin is the documentation for operators.
+//! `files` in the model directory, after checking their `keys`. The README of this plugin is the documentation for operators.
 
 #![forbid(unsafe_code)]
 
 mod files;
 mod image_reader;
+mod keys;
 mod labels;
 mod model_spec;
 mod network;

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use pictures::Decoding;
 use plugin_sdk::LoadError;
-use transformer::files::{file_error, read};
+use serde::Deserialize;
+use transformer::files::{IgnoredKeys, file_error, read};
 use transformer::{Shape, Tokenizer};
 
 use crate::files::{Config, ImageConfig, ProcessorConfig, TokenizerConfig, tokenizer};
 use crate::image_reader::ImageReader;
+use crate::keys;
 use crate::settings::Settings;
 
 /// Description of a model, from its directory and the settings.
@@ -65,13 +67,23 @@ impl ModelSpec {
             let message = format!("`{}` is not a directory", root.display());
             return Err(LoadError::setting("folder", message));
         }
+        let ignored = IgnoredKeys::new(settings.ignored_keys.clone());
+        let root = &model_directory(root)?;
         let file = root.join("config.json");
         let config: Config = read(&file)?.ok_or_else(|| file_error(&file, "does not exist"))?;
         if config.model_type != "clip" {
             let message = format!("has the model type `{}`, expected clip", config.model_type);
             return Err(file_error(&file, &message));
         }
-        let weights = root.join("model.safetensors");
+        keys::check(root, &ignored)?;
+        ignored.check_all_used()?;
+        let whole = root.join("model.safetensors");
+        let index = root.join("model.safetensors.index.json");
+        let weights = if whole.is_file() || !index.is_file() {
+            whole
+        } else {
+            index
+        };
         if !weights.is_file() {
             let message = "does not exist: if the directory has weights in a different format, save it again with transformers";
             return Err(file_error(&weights, message));
@@ -120,6 +132,30 @@ impl ModelSpec {
     }
 }
 
+/// Returns the directory with the files of the model: `root`, or a directory below it if sentence-transformers saved the model.
+fn model_directory(root: &Path) -> Result<PathBuf, LoadError> {
+    #[derive(Deserialize)]
+    struct Module {
+        #[serde(default)]
+        path: String,
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let file = root.join("modules.json");
+    let modules: Vec<Module> = match read(&file)? {
+        Some(modules) => modules,
+        None => return Ok(root.to_owned()),
+    };
+    match &modules[..] {
+        [module] if module.kind.ends_with(".CLIPModel") => Ok(root.join(&module.path)),
+        _ => {
+            let kinds: Vec<_> = modules.iter().map(|module| &*module.kind).collect();
+            let message = format!("has the modules {}, expected only CLIPModel", kinds.join(", "));
+            Err(file_error(&file, &message))
+        }
+    }
+}
+
 /// Returns the preprocessing of images, and the file that specifies it.
 fn image_config(root: &Path) -> Result<(PathBuf, ImageConfig), LoadError> {
     let newer = root.join("processor_config.json");
@@ -140,6 +176,16 @@ fn image_config(root: &Path) -> Result<(PathBuf, ImageConfig), LoadError> {
 /// Loads the tokenizer, from `tokenizer.json` or from the two files of older directories.
 fn read_tokenizer(root: &Path, positions: usize, truncate: bool) -> Result<Tokenizer, LoadError> {
     let config: TokenizerConfig = read(&root.join("tokenizer_config.json"))?.unwrap_or_default();
+    let from_left = match config.truncation_side.as_deref() {
+        None => None,
+        Some("left") => Some(true),
+        Some("right") => Some(false),
+        Some(other) => {
+            let file = root.join("tokenizer_config.json");
+            let message = format!("has `truncation_side` \"{other}\", expected left or right");
+            return Err(file_error(&file, &message));
+        }
+    };
     // The cast saturates, as intended.
     let declared = config
         .model_max_length
@@ -148,7 +194,11 @@ fn read_tokenizer(root: &Path, positions: usize, truncate: bool) -> Result<Token
     let whole = root.join("tokenizer.json");
     let words = root.join("vocab.json");
     if whole.exists() || !words.exists() {
-        return Tokenizer::load(&whole, max_length, truncate, false);
+        let tokenizer = Tokenizer::load(&whole, max_length, truncate, false)?;
+        return Ok(match from_left {
+            Some(from_left) => tokenizer.truncating_left(from_left),
+            None => tokenizer,
+        });
     }
     let vocabulary: HashMap<String, u32> = read(&words)?.unwrap_or_default();
     let merges = root.join("merges.txt");
@@ -156,5 +206,6 @@ fn read_tokenizer(root: &Path, positions: usize, truncate: bool) -> Result<Token
     let text = text.map_err(|error| file_error(&merges, &format!("cannot be read: {error}")))?;
     let definition = tokenizer(&vocabulary, &text).map_err(|problem| file_error(&words, &problem))?;
     Tokenizer::read(definition.to_string().as_bytes(), max_length, truncate, false)
+        .map(|tokenizer| tokenizer.truncating_left(from_left == Some(true)))
         .map_err(|error| file_error(&words, &format!("cannot be used: {error}")))
 }

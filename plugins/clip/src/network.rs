@@ -1,10 +1,8 @@
 //! Both networks of a model and the threads that compute them.
 
-use std::fs;
-
 use plugin_sdk::LoadError;
 use transformer::files::file_error;
-use transformer::{EncoderThreads, Tokens, Weights, normalize};
+use transformer::{EncoderThreads, Tokens, WeightFiles, Weights, normalize};
 
 use crate::image_reader::Pixels;
 use crate::model_spec::NetworkSpec;
@@ -28,13 +26,17 @@ impl Network {
     pub(crate) fn load(spec: NetworkSpec, workers: usize, threads: usize) -> Result<Self, LoadError> {
         let path = spec.weights;
         let unusable = |error: LoadError| file_error(&path, &format!("cannot be used: {}", error.message()));
-        let file = fs::read(&path).map_err(|error| unusable(error.into()))?;
-        let weights = Weights::read(&file, WORDS).map_err(unusable)?;
+        let files = WeightFiles::read(&path)?;
+        let weights = Weights::read(&files, WORDS).map_err(unusable)?;
         let (text, vision, width) = (spec.text, spec.vision, spec.width);
         let scale = weights.get("logit_scale", &[]).map_err(unusable)?;
+        let text = TextNetwork::load(&weights, text, width).map_err(unusable)?;
+        let vision = VisionNetwork::load(&weights, vision, width).map_err(unusable)?;
+        let is_irrelevant = |name: &str| name.ends_with("embeddings.position_ids");
+        weights.check_all_read(is_irrelevant).map_err(unusable)?;
         Ok(Self {
-            text: TextNetwork::load(&weights, text, width).map_err(unusable)?,
-            vision: VisionNetwork::load(&weights, vision, width).map_err(unusable)?,
+            text,
+            vision,
             scale: scale.iter().sum::<f32>().exp(),
             width,
             threads: (0..workers)

@@ -1,7 +1,7 @@
 //! The text network, on packed tokens.
 
 use plugin_sdk::LoadError;
-use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Names, Tokens, Weights};
+use transformer::{Encoder, GemmExecutor, Linear, Names, Norm, NormKind, Tokens, Weights};
 
 use crate::model_spec::{PooledToken, TextSpec};
 
@@ -13,7 +13,7 @@ pub(crate) struct TextNetwork {
     words: Vec<f32>,
     positions: Vec<f32>,
     layers: Encoder,
-    norm: LayerNorm,
+    norm: Norm,
     project: Linear,
     pooled_token: PooledToken,
 }
@@ -27,8 +27,14 @@ impl TextNetwork {
         Ok(Self {
             words: weights.get(WORDS, &[weights.rows(WORDS)?, inner])?,
             positions: weights.get(positions, &[spec.positions, inner])?,
-            layers: Encoder::load(weights, spec.layers, &names("text_model.encoder.layers"))?,
-            norm: LayerNorm::load(weights, "text_model.final_layer_norm", inner, epsilon)?,
+            layers: Encoder::load(weights, spec.layers, &NAMES)?,
+            norm: Norm::load(
+                weights,
+                "text_model.final_layer_norm",
+                inner,
+                NormKind::Layer,
+                epsilon,
+            )?,
             project: Linear::load_unbiased(&GemmExecutor::new(), weights, projection, width, inner)?,
             pooled_token: spec.pooled_token,
         })
@@ -74,18 +80,16 @@ impl PooledToken {
     }
 }
 
-/// Returns the names of the tensors of a layer, for both networks.
-pub(crate) fn names(layers: &'static str) -> Names {
-    Names {
-        layers,
-        project: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-        attention_output: "self_attn.out_proj",
-        attention_norm: "layer_norm1",
-        feed_forward_in: "mlp.fc1",
-        feed_forward_out: "mlp.fc2",
-        feed_forward_norm: "layer_norm2",
-    }
-}
+/// The names of the tensors of a layer, for both networks.
+pub(crate) const NAMES: Names = Names {
+    project: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    query_key_norms: None,
+    attention_output: "self_attn.out_proj",
+    attention_norm: "layer_norm1",
+    feed_forward_in: &["mlp.fc1"],
+    feed_forward_out: "mlp.fc2",
+    feed_forward_norm: "layer_norm2",
+};
 
 /// Projects rows into the common vector space of texts and images.
 pub(crate) fn project(gemm: &GemmExecutor, layer: &Linear, rows: &[f32]) -> Vec<Vec<f32>> {

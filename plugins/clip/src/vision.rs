@@ -1,11 +1,11 @@
 //! The vision network, which processes an image as a sequence of patches.
 
 use plugin_sdk::LoadError;
-use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Weights};
+use transformer::{Encoder, GemmExecutor, Linear, Norm, NormKind, Weights};
 
 use crate::image_reader::Pixels;
 use crate::model_spec::VisionSpec;
-use crate::text::{names, project};
+use crate::text::{NAMES, project};
 
 const CHANNELS: usize = 3;
 
@@ -21,9 +21,9 @@ pub(crate) struct VisionNetwork {
     /// Embedding of the class token, which precedes the patches and whose vector is used for the image.
     class: Vec<f32>,
     positions: Vec<f32>,
-    first_norm: LayerNorm,
+    first_norm: Norm,
     layers: Encoder,
-    last_norm: LayerNorm,
+    last_norm: Norm,
     project: Linear,
 }
 
@@ -38,7 +38,10 @@ impl VisionNetwork {
         } = spec;
         let gemm = GemmExecutor::new();
         let (inner, epsilon) = (layers.width, layers.epsilon);
-        let norm = |name: &str| LayerNorm::load(weights, &format!("vision_model.{name}"), inner, epsilon);
+        let norm = |name: &str| {
+            let name = format!("vision_model.{name}");
+            Norm::load(weights, &name, inner, NormKind::Layer, epsilon)
+        };
         let tensor =
             |name: &str, shape: &[usize]| weights.get(&format!("vision_model.embeddings.{name}"), shape);
         let patches = tensor("patch_embedding.weight", &[inner, CHANNELS, patch, patch])?;
@@ -46,12 +49,12 @@ impl VisionNetwork {
             side,
             patch,
             levels,
-            patches: Linear::new(&gemm, &patches, vec![0.0; inner], CHANNELS * patch * patch),
+            patches: Linear::new(&gemm, &patches, None, CHANNELS * patch * patch),
             class: tensor("class_embedding", &[inner])?,
             positions: tensor("position_embedding.weight", &[(side / patch).pow(2) + 1, inner])?,
             // The name is misspelled in all checkpoints.
             first_norm: norm("pre_layrnorm")?,
-            layers: Encoder::load(weights, layers, &names("vision_model.encoder.layers"))?,
+            layers: Encoder::load(weights, layers, &NAMES)?,
             last_norm: norm("post_layernorm")?,
             project: Linear::load_unbiased(&gemm, weights, "visual_projection", width, inner)?,
         })

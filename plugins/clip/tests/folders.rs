@@ -211,7 +211,7 @@ fn errors_name_missing_files() {
 #[test]
 fn unsupported_features_are_errors_that_name_them() {
     type Edit = fn(&mut Json);
-    let cases: [(&str, Edit, &str); 12] = [
+    let cases: [(&str, Edit, &str); 16] = [
         (
             "config.json",
             |config| config["model_type"] = json!("siglip"),
@@ -219,8 +219,8 @@ fn unsupported_features_are_errors_that_name_them() {
         ),
         (
             "config.json",
-            |config| config["text_config"]["hidden_act"] = json!("swish"),
-            "has the activation `swish`",
+            |config| config["text_config"]["hidden_act"] = json!("mish"),
+            "has the activation `mish`",
         ),
         (
             "config.json",
@@ -272,6 +272,26 @@ fn unsupported_features_are_errors_that_name_them() {
             |config| config["image_processor"]["size"] = json!({"longest_edge": 32}),
             "has an unsupported `size`",
         ),
+        (
+            "config.json",
+            |config| config["vision_config"]["use_registers"] = json!(true),
+            "config.json` has the unknown key `use_registers` with the value true",
+        ),
+        (
+            "config.json",
+            |config| config["quantization_config"] = json!({"bits": 4}),
+            "config.json` has `quantization_config` {\"bits\":4}, expected null",
+        ),
+        (
+            "processor_config.json",
+            |config| config["image_processor"]["do_pad"] = json!(true),
+            "processor_config.json` has the unknown key `do_pad` with the value true",
+        ),
+        (
+            "tokenizer_config.json",
+            |config| config["truncation_side"] = json!("middle"),
+            "tokenizer_config.json` has `truncation_side` \"middle\", expected left or right",
+        ),
     ];
     for (file, edit, problem) in cases {
         let message = ModelCopy::of("new").edit(file, edit).load_error();
@@ -285,4 +305,23 @@ fn an_invalid_safetensors_file_is_an_error() {
     fs::write(copy.path().join("model.safetensors"), b"not tensors").expect("write the file");
     let message = copy.load_error();
     assert!(message.contains("model.safetensors` cannot be used"), "{message}");
+}
+
+#[test]
+fn a_directory_of_sentence_transformers_has_the_model_in_a_subdirectory() {
+    let model = ModelCopy::of("old");
+    let modules = json!([{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}]);
+    let outer = tempfile::tempdir().expect("create a temporary directory");
+    fs::write(outer.path().join("modules.json"), modules.to_string()).expect("write the file");
+    fs::rename(model.path(), outer.path().join("0_CLIPModel")).expect("move the model");
+    ModelCopy(outer).check("old");
+
+    let copy = ModelCopy::of("old");
+    let modules = json!([{"path": "", "type": "a.CLIPModel"}, {"path": "1_Dense", "type": "a.Dense"}]);
+    fs::write(copy.path().join("modules.json"), modules.to_string()).expect("write the file");
+    let message = copy.load_error();
+    assert!(
+        message.contains("has the modules a.CLIPModel, a.Dense, expected only CLIPModel"),
+        "{message}"
+    );
 }

@@ -1,42 +1,52 @@
-//! The network of a model: computes vectors or scores from tokens, with either implementation.
-
-use std::fs;
+//! The network of a model: computes vectors, scores and numbers of words from tokens, with either implementation.
 
 use plugin_sdk::{BatchError, LoadError};
-use transformer::{EncoderThreads, Tokens, Weights, normalize};
+use transformer::files::file_error;
+use transformer::{EncoderThreads, GemmExecutor, Tokens, WeightFiles, Weights};
 
-use crate::bert::{self, Bert};
 use crate::graph::Graph;
-use crate::model_spec::{Embedding, ModelSpec, Purpose, WeightsFile};
+use crate::model_spec::{Embedding, ModelSpec, SparseEmbedding, TokenEmbedding, WeightsFile};
+use crate::network::{HeadKind, Network, pool};
+use crate::stages::{Stage, width_after};
 
 /// A loaded network.
 pub(crate) enum Encoder {
     /// The built-in implementation, with the threads of each worker.
-    Bert(Box<Bert>, Vec<EncoderThreads>),
+    Network(Box<Network>, Vec<EncoderThreads>),
     Graph(Box<Graph>),
 }
 
+/// A word of the vocabulary and its number.
+pub(crate) type Word = (u32, f32);
+
 impl Encoder {
     pub(crate) fn load(spec: &ModelSpec, workers: usize, threads: usize) -> Result<Self, LoadError> {
-        let scores = matches!(spec.purpose, Purpose::Rank { .. });
+        let head = spec.purpose.head();
         let (WeightsFile::Safetensors(path, _) | WeightsFile::Onnx(path)) = &spec.weights;
-        let file_error = |error: LoadError| {
+        let unusable = |error: LoadError| {
             LoadError::setting(
                 "folder",
                 format_args!("cannot use `{}`: {}", path.display(), error.message()),
             )
         };
         match &spec.weights {
-            WeightsFile::Onnx(path) => Graph::load(path, scores, workers, threads)
+            WeightsFile::Onnx(_) if head == HeadKind::MaskedLm => Err(file_error(
+                path,
+                "is not supported for sparse vectors, expected model.safetensors",
+            )),
+            WeightsFile::Onnx(path) => Graph::load(path, head != HeadKind::None, workers, threads)
                 .map(|graph| Self::Graph(Box::new(graph)))
-                .map_err(file_error),
+                .map_err(unusable),
             WeightsFile::Safetensors(path, architecture) => {
-                let file = fs::read(path).map_err(|error| file_error(error.into()))?;
-                let bert = Weights::read(&file, bert::WORDS)
-                    .and_then(|weights| Bert::load(&weights, architecture.clone(), scores))
-                    .map_err(file_error)?;
+                let files = WeightFiles::read(path)?;
+                let network = Weights::read(&files, architecture.embeddings.words)
+                    .and_then(|weights| Network::load(&weights, (**architecture).clone(), head))
+                    .map_err(unusable)?;
                 let threads = (0..workers).map(|_| EncoderThreads::new(threads));
-                Ok(Self::Bert(Box::new(bert), threads.collect::<Result<_, _>>()?))
+                Ok(Self::Network(
+                    Box::new(network),
+                    threads.collect::<Result<_, _>>()?,
+                ))
             }
         }
     }
@@ -44,78 +54,168 @@ impl Encoder {
     /// Returns the size of the vocabulary, if known.
     pub(crate) fn vocabulary(&self) -> Option<usize> {
         match self {
-            Self::Bert(bert, _) => Some(bert.vocabulary()),
+            Self::Network(network, _) => Some(network.vocabulary()),
             Self::Graph(_) => None,
         }
     }
 
-    /// Returns the length of the vectors, by computing one.
-    pub(crate) fn width(&self, embedding: &Embedding) -> Result<usize, LoadError> {
-        let one = Tokens::of_one_text(vec![0]);
-        let vectors = self.vectors(&[&one], embedding, 0);
-        let vectors = vectors.map_err(|error| LoadError::setting("folder", error))?;
-        Ok(vectors.first().map_or(0, Vec::len))
+    /// Returns the length of the vectors of tokens, which a graph has to compute.
+    fn token_width(&self) -> Result<usize, LoadError> {
+        match self {
+            Self::Network(network, _) => Ok(network.width()),
+            Self::Graph(graph) => {
+                let one = Tokens::of_one_text(vec![0]);
+                let states = graph.run(&[&one], 0);
+                let states = states.map_err(|error| LoadError::setting("folder", error))?;
+                Ok(states.first().map_or(0, Vec::len))
+            }
+        }
     }
 
-    /// Computes a vector for each text.
+    /// Returns the length of the vectors, and checks that the modules match.
+    pub(crate) fn width(&self, embedding: &Embedding) -> Result<usize, LoadError> {
+        let width = width_after(&embedding.token_stages, self.token_width()?)?;
+        let width = width_after(&embedding.stages, width * embedding.pooling.len())?;
+        Ok(embedding
+            .truncate_dim
+            .map_or(width, |dimensions| dimensions.min(width)))
+    }
+
+    /// Returns the length of the vectors of tokens after the modules, and checks that they match.
+    pub(crate) fn width_of_tokens(&self, stages: &[Stage]) -> Result<usize, LoadError> {
+        width_after(stages, self.token_width()?)
+    }
+
+    /// Computes a vector for each text, up to the last steps in `Embedding::finish`.
     pub(crate) fn vectors(
         &self,
         texts: &[&Tokens],
         embedding: &Embedding,
         worker: usize,
     ) -> Result<Vec<Vec<f32>>, BatchError> {
-        let finish = |states: &[f32], tokens: &Tokens| {
-            let mut vector = embedding.pooling.pool(states, states.len() / tokens.len());
-            if embedding.normalize {
-                normalize(&mut vector);
+        let of_states = |texts: &[&Tokens], states: Vec<f32>| {
+            let mut pooled = Vec::new();
+            for (tokens, states) in texts
+                .iter()
+                .zip(split(&after(&embedding.token_stages, texts, states), texts))
+            {
+                pooled.extend(pool(&embedding.pooling, tokens, states));
             }
-            vector
+            let width = pooled.len() / texts.len();
+            embedding.apply_stages(pooled, width)
         };
+        self.in_blocks(texts, worker, of_states)
+    }
+
+    /// Computes the vectors of all tokens of each text.
+    pub(crate) fn token_vectors(
+        &self,
+        texts: &[&Tokens],
+        embedding: &TokenEmbedding,
+        worker: usize,
+    ) -> Result<Vec<Vec<f32>>, BatchError> {
+        let of_states = |texts: &[&Tokens], states: Vec<f32>| {
+            let states = after(&embedding.stages, texts, states);
+            split(&states, texts).map(<[f32]>::to_vec).collect()
+        };
+        self.in_blocks(texts, worker, of_states)
+    }
+
+    /// Computes something for each text from the vectors of all tokens of several texts.
+    fn in_blocks<R: Send>(
+        &self,
+        texts: &[&Tokens],
+        worker: usize,
+        of_states: impl Fn(&[&Tokens], Vec<f32>) -> Vec<R> + Sync,
+    ) -> Result<Vec<R>, BatchError> {
         match self {
-            Self::Bert(bert, threads) => Ok(threads[worker].run(&lengths(texts), |block| {
+            Self::Network(network, threads) => Ok(threads[worker].run(&lengths(texts), |block| {
                 let texts: Vec<_> = block.iter().map(|index| texts[*index]).collect();
-                let states = bert.states(&texts);
-                let mut rest = &states[..];
-                let vector = |tokens: &&Tokens| {
-                    let (states, others) = rest.split_at(tokens.len() * bert.width());
-                    rest = others;
-                    finish(states, tokens)
-                };
-                texts.iter().map(vector).collect()
+                let states = network.states(&texts);
+                of_states(&texts, states)
             })),
             Self::Graph(graph) => {
                 let states = graph.run(texts, worker)?;
-                Ok(states
-                    .iter()
-                    .zip(texts)
-                    .map(|(states, tokens)| finish(states, tokens))
+                let results = states.into_iter().zip(texts);
+                Ok(results
+                    .flat_map(|(states, tokens)| of_states(&[tokens], states))
                     .collect())
             }
         }
     }
 
-    /// Computes a score for each pair of texts.
-    pub(crate) fn scores(&self, pairs: &[&Tokens], worker: usize) -> Result<Vec<f32>, BatchError> {
+    /// Computes the numbers of all labels for each text or pair of texts, of which there are `labels`.
+    pub(crate) fn logits(
+        &self,
+        texts: &[&Tokens],
+        labels: usize,
+        worker: usize,
+    ) -> Result<Vec<Vec<f32>>, BatchError> {
         match self {
-            Self::Bert(bert, threads) => Ok(threads[worker].run(&lengths(pairs), |block| {
-                let pairs: Vec<_> = block.iter().map(|index| pairs[*index]).collect();
-                bert.scores(&pairs)
+            Self::Network(network, threads) => Ok(threads[worker].run(&lengths(texts), |block| {
+                let texts: Vec<_> = block.iter().map(|index| texts[*index]).collect();
+                network.logits(&texts)
             })),
             Self::Graph(graph) => {
-                let outputs = graph.run(pairs, worker)?;
-                outputs
-                    .into_iter()
-                    .map(|output| match output[..] {
-                        [score] => Ok(score),
-                        _ => Err(BatchError::failed(format_args!(
-                            "the network returned {} numbers for a pair, expected one score",
-                            output.len()
-                        ))),
-                    })
-                    .collect()
+                let outputs = graph.run(texts, worker)?;
+                match outputs.iter().find(|output| output.len() != labels) {
+                    None => Ok(outputs),
+                    Some(output) => Err(BatchError::failed(format_args!(
+                        "the network returned {} numbers for a text, expected {labels}",
+                        output.len()
+                    ))),
+                }
             }
         }
     }
+
+    /// Computes the words of each text that have positive numbers, in the order of the vocabulary.
+    pub(crate) fn words(
+        &self,
+        texts: &[&Tokens],
+        embedding: &SparseEmbedding,
+        worker: usize,
+    ) -> Result<Vec<Vec<Word>>, BatchError> {
+        let Self::Network(network, threads) = self else {
+            return Err(BatchError::failed(
+                "the network does not compute the numbers of words",
+            ));
+        };
+        let vocabulary = network.vocabulary();
+        let pooling = embedding.pooling;
+        Ok(threads[worker].run(&lengths(texts), |block| {
+            let texts: Vec<_> = block.iter().map(|index| texts[*index]).collect();
+            let start = || vec![0.0; vocabulary];
+            let pooled = network.words(&texts, start, |pooled, rows| pooling.pool(pooled, rows));
+            pooled
+                .into_iter()
+                .map(|pooled| pooling.finish(pooled, embedding.max_words))
+                .collect()
+        }))
+    }
+}
+
+/// Applies modules to the vectors of the tokens of several texts.
+fn after(stages: &[Stage], texts: &[&Tokens], mut states: Vec<f32>) -> Vec<f32> {
+    if !stages.is_empty() {
+        let gemm = GemmExecutor::new();
+        let mut width = states.len() / lengths(texts).into_iter().sum::<usize>();
+        for stage in stages {
+            width = stage.apply(&gemm, &mut states, width);
+        }
+    }
+    states
+}
+
+/// Splits the vectors of the tokens of several texts by text.
+fn split<'s>(states: &'s [f32], texts: &[&Tokens]) -> impl Iterator<Item = &'s [f32]> {
+    let width = states.len() / lengths(texts).into_iter().sum::<usize>();
+    let mut rest = states;
+    lengths(texts).into_iter().map(move |length| {
+        let (states, others) = rest.split_at(length * width);
+        rest = others;
+        states
+    })
 }
 
 fn lengths(texts: &[&Tokens]) -> Vec<usize> {

@@ -1,245 +1,326 @@
-//! The JSON files of a sentence-transformers directory, as older and newer versions write them. `model_spec` combines them.
+//! The JSON files of a model directory besides those of its modules, as older and newer versions write them. `model_spec` combines
+//! them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use plugin_sdk::LoadError;
-use plugin_sdk::serde_json;
+use plugin_sdk::serde_json::Value as Json;
 use serde::Deserialize;
-use transformer::files::file_error;
-use transformer::{Activation, Norms, Pooling, Shape};
+use transformer::config_keys;
+use transformer::files::{ConfigFile, IgnoredKeys, Key, honored, irrelevant, only, read};
 
-use crate::model_spec::Architecture;
 use crate::settings::PromptSettings;
 use crate::similarity::Similarity;
 
-/// An entry of `modules.json`.
-#[derive(Deserialize)]
-pub(crate) struct Module {
-    #[serde(default)]
-    pub(crate) path: String,
-    /// Path of a Python class. Only the module path differs between versions.
-    #[serde(rename = "type")]
-    pub(crate) kind: String,
+/// Names of the file with the maximum length, of which the first that exists counts, as in sentence-transformers.
+const LENGTH_FILES: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
+static LENGTH: &[Key] = &honored([
+    "max_seq_length",
+    "do_lower_case",
+    "query_length",
+    "document_length",
+    "transformer_task",
+    "tokenizer_args",
+    "processor_kwargs",
+    "modality_config",
+    "module_output_name",
+]);
+static LENGTH_ONLY: &[Key] = &[
+    only("query_expansion", &["null"]),
+    only("model_args", &["{}", "null"]),
+    only("model_kwargs", &["{}", "null"]),
+    only("config_args", &["{}", "null"]),
+    only("config_kwargs", &["{}", "null"]),
+    only("processing_kwargs", &["{}", "null"]),
+    only("backend", &["\"torch\"", "null"]),
+];
+static UNPADDED: &[Key] = &irrelevant("nothing is padded", ["unpad_inputs"]);
+static TOKENIZER_ARGUMENTS: &[Key] = &honored(["model_max_length", "truncation_side", "max_length"]);
+static FAST: &[Key] = &irrelevant("`tokenizer.json` is that of the fast tokenizer", ["use_fast"]);
+
+/// `sentence_bert_config.json` or an older name of it.
+pub(crate) struct LengthConfig {
+    pub(crate) max_length: Option<usize>,
+    /// Maximum numbers of tokens of queries and of passages.
+    pub(crate) query_length: Option<usize>,
+    pub(crate) document_length: Option<usize>,
+    pub(crate) lowercase: bool,
+    /// Whether truncation removes the first tokens.
+    pub(crate) from_left: Option<bool>,
+    /// The Python class that computes the numbers of words, if the directory says so.
+    pub(crate) task: Option<String>,
 }
 
-impl Module {
-    pub(crate) fn name(&self) -> &str {
-        self.kind.rsplit('.').next().unwrap_or_default()
-    }
-}
-
-/// `config.json` of the network.
-#[derive(Deserialize)]
-pub(crate) struct NetworkConfig {
-    model_type: String,
-    #[serde(default)]
-    architectures: Vec<String>,
-    hidden_size: Option<usize>,
-    num_attention_heads: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    intermediate_size: Option<usize>,
-    pub(crate) max_position_embeddings: Option<usize>,
-    type_vocab_size: Option<usize>,
-    layer_norm_eps: Option<f32>,
-    hidden_act: Option<String>,
-    pad_token_id: Option<usize>,
-    position_embedding_type: Option<String>,
-    sentence_transformers: Option<ScoreConfig>,
-    sbert_ce_default_activation_function: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(crate) struct ScoreConfig {
-    activation_fn: Option<String>,
-}
-
-impl NetworkConfig {
-    pub(crate) fn scores_pairs(&self) -> bool {
-        let of_class = |name: &String| name.ends_with("ForSequenceClassification");
-        self.architectures.iter().any(of_class)
-    }
-
-    /// Whether the sigmoid function is applied to scores. Newer and older versions store this in different places.
-    pub(crate) fn sigmoid(&self, file: &Path) -> Result<bool, LoadError> {
-        let newer = self
-            .sentence_transformers
-            .as_ref()
-            .and_then(|config| config.activation_fn.as_deref());
-        let named = newer.or(self.sbert_ce_default_activation_function.as_deref());
-        match named.and_then(|name| name.rsplit('.').next()) {
-            None | Some("Sigmoid") => Ok(true),
-            Some("Identity") => Ok(false),
-            Some(other) => Err(file_error(
-                file,
-                &format!("has the activation function `{other}` for scores, expected Sigmoid or Identity"),
-            )),
+impl LengthConfig {
+    pub(crate) fn read(base: &Path, ignored: &IgnoredKeys) -> Result<Self, LoadError> {
+        let files = LENGTH_FILES.iter().map(|name| base.join(name));
+        let mut config = None;
+        for file in files {
+            config = ConfigFile::read(&file)?.filter(|config| config.keys().next().is_some());
+            if config.is_some() {
+                break;
+            }
         }
-    }
-
-    /// Whether positions start after that of the padding token, as in RoBERTa. `None` for networks that are not BERT-like.
-    fn counts_from_padding(&self) -> Option<bool> {
-        match &*self.model_type {
-            "bert" => Some(false),
-            "roberta" | "xlm-roberta" | "camembert" => Some(true),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn first_position(&self) -> usize {
-        match self.counts_from_padding() {
-            Some(true) => self.pad_token_id.unwrap_or(1) + 1,
-            _ => 0,
-        }
-    }
-
-    pub(crate) fn architecture(&self, file: &Path) -> Result<Architecture, LoadError> {
-        if self.counts_from_padding().is_none() {
-            let message = format!(
-                "has the model type `{}`, expected bert, roberta, xlm-roberta or camembert: other types require an ONNX file in \
-                 the model directory",
-                self.model_type
-            );
-            return Err(file_error(file, &message));
-        }
-        if let Some(kind) = self
-            .position_embedding_type
-            .as_deref()
-            .filter(|kind| *kind != "absolute")
-        {
-            return Err(file_error(
-                file,
-                &format!("has `{kind}` positions, expected `absolute`"),
-            ));
-        }
-        let name = self.hidden_act.as_deref().unwrap_or("gelu");
-        let activation = Activation::named(name).ok_or_else(|| {
-            file_error(
-                file,
-                &format!("has the activation `{name}`, expected gelu or relu"),
-            )
-        })?;
-        let size = |key: &str, value: Option<usize>| {
-            value
-                .filter(|size| *size > 0)
-                .ok_or_else(|| file_error(file, &format!("has no `{key}`")))
+        let Some(config) = config else {
+            return Ok(Self {
+                max_length: None,
+                query_length: None,
+                document_length: None,
+                lowercase: false,
+                from_left: None,
+                task: None,
+            });
         };
-        let hidden_size = size("hidden_size", self.hidden_size)?;
-        let num_attention_heads = size("num_attention_heads", self.num_attention_heads)?;
-        if hidden_size % num_attention_heads != 0 {
-            let message = format!(
-                "has `hidden_size` {hidden_size}, expected a multiple of `num_attention_heads` {num_attention_heads}"
-            );
-            return Err(file_error(file, &message));
+        config.check(&[LENGTH, LENGTH_ONLY, UNPADDED], ignored)?;
+        check_modality(&config)?;
+        let mut max_length = config.get("max_seq_length")?;
+        let mut from_left = None;
+        for key in ["tokenizer_args", "processor_kwargs"] {
+            if let Some(arguments) = config.section(key)? {
+                arguments.check(&[TOKENIZER_ARGUMENTS, FAST], ignored)?;
+                max_length = arguments.get("model_max_length")?.or(max_length);
+                from_left = truncates_left(&arguments)?.or(from_left);
+            }
         }
-        Ok(Architecture {
-            layers: Shape {
-                layers: size("num_hidden_layers", self.num_hidden_layers)?,
-                width: hidden_size,
-                heads: num_attention_heads,
-                feed_forward_size: size("intermediate_size", self.intermediate_size)?,
-                activation,
-                epsilon: self.layer_norm_eps.unwrap_or(1e-12),
-                norms: Norms::After,
-                causal: false,
-            },
-            max_position_embeddings: size("max_position_embeddings", self.max_position_embeddings)?,
-            type_vocab_size: size("type_vocab_size", self.type_vocab_size.or(Some(2)))?,
-            first_position: self.first_position(),
+        Ok(Self {
+            max_length,
+            query_length: config.get("query_length")?,
+            document_length: config.get("document_length")?,
+            lowercase: config.get("do_lower_case")?.unwrap_or(false),
+            from_left,
+            task: config.get("transformer_task")?,
         })
     }
 }
 
-/// `sentence_bert_config.json`.
-#[derive(Default, Deserialize)]
-pub(crate) struct LengthConfig {
-    pub(crate) max_seq_length: Option<usize>,
-    #[serde(default)]
-    pub(crate) do_lower_case: bool,
+/// Checks that the network takes texts, and that the usual output of it is used.
+fn check_modality(config: &ConfigFile) -> Result<(), LoadError> {
+    let task: Option<String> = config.get("transformer_task")?;
+    let (output, name) = match task.as_deref() {
+        None | Some("feature-extraction") => ("last_hidden_state", "token_embeddings"),
+        Some("fill-mask") => ("logits", "token_embeddings"),
+        Some("sequence-classification") => ("logits", "scores"),
+        Some(_) => {
+            let expected = "feature-extraction, fill-mask or sequence-classification";
+            return Err(config.unsupported("transformer_task", expected));
+        }
+    };
+    if config
+        .get::<String>("module_output_name")?
+        .is_some_and(|written| written != name)
+    {
+        return Err(config.unsupported("module_output_name", name));
+    }
+    let expected =
+        plugin_sdk::serde_json::json!({"text": {"method": "forward", "method_output_name": output}});
+    // A network that has a template for chats accepts messages as well, which do not reach this plugin.
+    let written: Option<Json> = config.get("modality_config")?;
+    if written.is_some_and(|written| written["text"] != expected["text"]) {
+        return Err(config.unsupported("modality_config", expected));
+    }
+    Ok(())
 }
 
+fn truncates_left(config: &ConfigFile) -> Result<Option<bool>, LoadError> {
+    match config.get::<String>("truncation_side")?.as_deref() {
+        None => Ok(None),
+        Some("left") => Ok(Some(true)),
+        Some("right") => Ok(Some(false)),
+        Some(_) => Err(config.unsupported("truncation_side", "left or right")),
+    }
+}
+
+static TOKENIZER: &[Key] = &honored([
+    "model_max_length",
+    "truncation_side",
+    "model_input_names",
+    "do_lower_case",
+    "strip_accents",
+    "tokenize_chinese_chars",
+    "add_bos_token",
+    "add_eos_token",
+    "bos_token",
+    "eos_token",
+]);
 /// `tokenizer_config.json`.
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 pub(crate) struct TokenizerConfig {
     /// A huge number if there is no limit.
-    pub(crate) model_max_length: Option<f64>,
+    pub(crate) max_length: Option<f64>,
+    pub(crate) from_left: Option<bool>,
+    /// Whether the network receives token types.
+    pub(crate) with_types: bool,
+    /// Special tokens that begin and end each text, or not, if the file says so.
+    pub(crate) first: Option<(String, bool)>,
+    pub(crate) last: Option<(String, bool)>,
 }
 
-/// `config.json` of the module Pooling, as older and newer versions write it.
-#[derive(Deserialize)]
-pub(crate) struct PoolingConfig {
-    pooling_mode: Option<PoolingModes>,
-    #[serde(default = "yes")]
-    pub(crate) include_prompt: bool,
-    #[serde(flatten)]
-    others: HashMap<String, serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(crate) enum PoolingModes {
-    One(String),
-    Several(Vec<String>),
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl Default for PoolingConfig {
-    fn default() -> Self {
-        Self {
-            pooling_mode: None,
-            include_prompt: true,
-            others: HashMap::new(),
-        }
-    }
-}
-
-impl PoolingConfig {
-    pub(crate) fn mode(&self) -> Result<Pooling, LoadError> {
-        let modes = match &self.pooling_mode {
-            Some(PoolingModes::One(mode)) => vec![mode.clone()],
-            Some(PoolingModes::Several(modes)) => modes.clone(),
-            None => {
-                let set = self.others.iter().filter(|(_, value)| **value == true);
-                set.filter_map(|(key, _)| key.strip_prefix("pooling_mode_"))
-                    .map(|mode| {
-                        mode.trim_end_matches("_tokens")
-                            .trim_end_matches("_token")
-                            .to_owned()
-                    })
-                    .collect()
-            }
+impl TokenizerConfig {
+    pub(crate) fn read(base: &Path, ignored: &IgnoredKeys) -> Result<Self, LoadError> {
+        let Some(config) = ConfigFile::read(&base.join("tokenizer_config.json"))? else {
+            return Ok(Self {
+                with_types: true,
+                ..Self::default()
+            });
         };
-        let modes: Vec<_> = modes.iter().map(|mode| &**mode).collect();
-        match modes[..] {
-            [] | ["mean"] => Ok(Pooling::Mean),
-            ["cls"] => Ok(Pooling::Cls),
-            ["max"] => Ok(Pooling::Max),
-            _ => Err(LoadError::setting(
-                "folder",
-                format_args!(
-                    "the model uses the pooling {}, expected mean, cls or max",
-                    modes.join(" and ")
-                ),
-            )),
-        }
+        config.check(&[TOKENIZER, config_keys::TOKENIZER], ignored)?;
+        check_normalizer(&config, base)?;
+        let inputs: Option<Vec<String>> = config.get("model_input_names")?;
+        Ok(Self {
+            max_length: config.get("model_max_length")?,
+            from_left: truncates_left(&config)?,
+            with_types: inputs.is_none_or(|names| names.iter().any(|name| name == "token_type_ids")),
+            first: special_token(&config, "add_bos_token", "bos_token")?,
+            last: special_token(&config, "add_eos_token", "eos_token")?,
+        })
     }
 }
+
+/// Returns the special token `name`, and whether `flag` says that each text has it.
+fn special_token(config: &ConfigFile, flag: &str, name: &str) -> Result<Option<(String, bool)>, LoadError> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Token {
+        Text(String),
+        Object { content: String },
+    }
+    let is_added: Option<bool> = config.get(flag)?;
+    let token = match config.get(name)? {
+        None => return Ok(None),
+        Some(Token::Text(text) | Token::Object { content: text }) => text,
+    };
+    Ok(is_added.map(|is_added| (token, is_added)))
+}
+
+/// Checks that `tokenizer.json` does what `tokenizer_config.json` says: some classes of tokenizers override it.
+fn check_normalizer(config: &ConfigFile, base: &Path) -> Result<(), LoadError> {
+    #[derive(Deserialize)]
+    struct Definition {
+        normalizer: Option<BTreeMap<String, Json>>,
+    }
+    let definition: Option<Definition> = read(&base.join("tokenizer.json"))?;
+    let normalizer = definition.and_then(|definition| definition.normalizer);
+    let Some(normalizer) =
+        normalizer.filter(|normalizer| normalizer.get("type") == Some(&"BertNormalizer".into()))
+    else {
+        return Ok(());
+    };
+    for (key, own) in [
+        ("do_lower_case", "lowercase"),
+        ("strip_accents", "strip_accents"),
+        ("tokenize_chinese_chars", "handle_chinese_chars"),
+    ] {
+        let written: Option<Json> = config.get(key)?;
+        let actual = normalizer.get(own).cloned().unwrap_or_default();
+        if written.is_some_and(|written| written != actual) {
+            let expected = format!("{actual}, the value of `{own}` of the normalizer in `tokenizer.json`");
+            return Err(config.unsupported(key, expected));
+        }
+    }
+    Ok(())
+}
+
+static TEXTS: &[Key] = &honored([
+    "prompts",
+    "default_prompt_name",
+    "similarity_fn_name",
+    "model_type",
+    "truncate_dim",
+    "max_active_dims",
+    "activation_fn",
+]);
+static VERSIONS: &[Key] = &irrelevant(
+    "records where the file comes from",
+    ["__version__", "requirements"],
+);
+static PRECISION: &[Key] = &irrelevant("the computation has 32 bits", ["keep_in_fp32_modules"]);
 
 /// `config_sentence_transformers.json`.
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 pub(crate) struct TextConfig {
-    #[serde(default)]
-    prompts: HashMap<String, String>,
+    pub(crate) prompts: BTreeMap<String, String>,
     default_prompt_name: Option<String>,
-    pub(crate) similarity_fn_name: Option<Similarity>,
+    pub(crate) similarity: Option<Similarity>,
+    /// Number of dimensions to which vectors are truncated.
+    pub(crate) truncate_dim: Option<usize>,
+    /// Number of words that sparse vectors keep.
+    pub(crate) max_words: Option<usize>,
+    /// Python class of the function that is applied to scores.
+    pub(crate) activation: Option<String>,
 }
 
 impl TextConfig {
+    pub(crate) fn read(root: &Path, ignored: &IgnoredKeys) -> Result<Self, LoadError> {
+        let Some(config) = ConfigFile::read(&root.join("config_sentence_transformers.json"))? else {
+            return Ok(Self::default());
+        };
+        config.check(&[TEXTS, VERSIONS, PRECISION], ignored)?;
+        let kind: Option<String> = config.get("model_type")?;
+        let known = [
+            "SentenceTransformer",
+            "SparseEncoder",
+            "MultiVectorEncoder",
+            "CrossEncoder",
+        ];
+        if kind.is_some_and(|kind| !known.contains(&&*kind)) {
+            let expected = format!(
+                "{}: load it with a current version of sentence-transformers and save it again",
+                known.join(", ")
+            );
+            return Err(config.unsupported("model_type", expected));
+        }
+        let prompts: BTreeMap<String, Option<String>> = config.get("prompts")?.unwrap_or_default();
+        let prompts: BTreeMap<_, _> = prompts
+            .into_iter()
+            .map(|(name, prompt)| (name, prompt.unwrap_or_default()))
+            .collect();
+        let default_prompt_name: Option<String> = config.get("default_prompt_name")?;
+        if let Some(name) = default_prompt_name
+            .as_ref()
+            .filter(|name| !prompts.contains_key(*name))
+        {
+            return Err(config.unsupported(
+                "default_prompt_name",
+                format_args!("the name of a prompt in `prompts`: `{name}` is none"),
+            ));
+        }
+        let similarity: Option<Json> = config.get("similarity_fn_name")?;
+        let similarity = match similarity {
+            // What MultiVectorEncoder uses. The task `similarity` is not offered then.
+            Some(Json::String(name)) if name == "maxsim" => None,
+            _ => config.get("similarity_fn_name")?,
+        };
+        Ok(Self {
+            prompts,
+            default_prompt_name,
+            similarity,
+            truncate_dim: optional_size(&config, "truncate_dim")?,
+            max_words: optional_size(&config, "max_active_dims")?,
+            activation: config.get("activation_fn")?,
+        })
+    }
+
+    /// Returns the name of the default prompt, if it has a text.
+    pub(crate) fn default_prompt(&self) -> Option<&str> {
+        let name = self.default_prompt_name.as_deref()?;
+        self.prompts
+            .get(name)
+            .filter(|prompt| !prompt.is_empty())
+            .map(|_| name)
+    }
+
     /// Returns the prompts of queries and passages.
-    pub(crate) fn prompts(&self, settings: &PromptSettings) -> (String, String) {
+    pub(crate) fn query_and_passage(&self, settings: &PromptSettings) -> (String, String) {
         let first = |written: &Option<String>, names: &[&str]| {
             let default = self.default_prompt_name.as_deref();
             let named = names
@@ -253,5 +334,12 @@ impl TextConfig {
             first(&settings.query, &["query"]),
             first(&settings.passage, &["document", "passage", "corpus"]),
         )
+    }
+}
+
+fn optional_size(config: &ConfigFile, key: &str) -> Result<Option<usize>, LoadError> {
+    match config.get::<usize>(key)? {
+        Some(_) => config.size(key, None).map(Some),
+        None => Ok(None),
     }
 }

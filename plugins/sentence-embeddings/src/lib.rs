@@ -1,39 +1,54 @@
 //! Plugin that embeds, compares and reranks texts with models in the directory format of sentence-transformers. The results
 //! match those of sentence-transformers. It is pure Rust and needs no other software.
 //!
-//! `tasks` tokenizes an item in its prepare step. `encoder` computes a batch, either with `bert` (on packed tokens, with the
-//! crate `transformer`) or with `graph` (an ONNX file), and pools the token vectors of each text. `model_spec` reads the model
-//! directory. The README of this plugin is the documentation for operators.
+//! `model_spec` reads the model directory: `architectures` describes its network, `modules` and `stages` what follows the network,
+//! `labels` what the numbers of a classification head mean, and `files` the rest. `tasks` tokenizes an item in its prepare step.
+//! `encoder` computes a batch, either with `network` and its `heads` (on packed tokens, with the crate `transformer`) or with
+//! `graph` (an ONNX file), and applies the modules. The README of this plugin is the documentation for operators.
 
 #![forbid(unsafe_code)]
 
-mod bert;
+mod architectures;
 mod encoder;
 mod files;
 mod graph;
+mod heads;
+mod labels;
 mod model_spec;
+mod modules;
+mod network;
 mod settings;
 mod similarity;
+mod stages;
 mod tasks;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use plugin_sdk::prelude::*;
 use transformer::{Tokenizer, Tokens, threads};
 
 use crate::encoder::Encoder;
-use crate::model_spec::{ModelSpec, Purpose};
+use crate::labels::Labels;
+use crate::model_spec::{Embedding, ModelSpec, Purpose, SparseEmbedding, TokenEmbedding};
 pub use crate::settings::Settings;
-use crate::tasks::{Embed, Prompt, Rerank, Similarity};
+use crate::tasks::{Classify, Embed, EmbedTokens, EmbedWords, Rerank, Role, Similarity};
 
 /// A loaded model.
 pub struct SentenceEmbeddings {
     tokenizer: Tokenizer,
     encoder: Encoder,
-    purpose: Purpose,
-    /// Length of the vectors.
-    width: usize,
+    capability: Capability,
     max_passages: usize,
+}
+
+/// What a model computes, with the length of its vectors. Tasks share it.
+enum Capability {
+    Embed(Arc<Embedding>, usize),
+    EmbedTokens(Arc<TokenEmbedding>, usize),
+    EmbedWords(Arc<SparseEmbedding>),
+    Rank(Labels),
+    Classify(Labels),
 }
 
 impl SentenceEmbeddings {
@@ -50,13 +65,10 @@ impl SentenceEmbeddings {
     ) -> Result<Self, LoadError> {
         let threads = threads::thread_count(settings.threads, threads)?;
         let spec = ModelSpec::read(&base_dir.join(&settings.folder), &settings)?;
-        let tokenizer = Tokenizer::load(
-            &spec.tokenizer,
-            spec.max_length,
-            settings.truncate,
-            spec.lowercase,
-        )?;
         let encoder = Encoder::load(&spec, workers, threads)?;
+        let ModelSpec {
+            tokenizer, purpose, ..
+        } = spec;
         if let Some(known) = encoder
             .vocabulary()
             .filter(|known| *known < tokenizer.vocabulary())
@@ -67,15 +79,23 @@ impl SentenceEmbeddings {
             );
             return Err(LoadError::setting("folder", message));
         }
-        let width = match &spec.purpose {
-            Purpose::Embed(embedding) => encoder.width(embedding)?,
-            Purpose::Rank { .. } => 1,
+        let capability = match purpose {
+            Purpose::Embed(embedding) => {
+                let width = encoder.width(&embedding)?;
+                Capability::Embed(Arc::new(embedding), width)
+            }
+            Purpose::EmbedTokens(embedding) => {
+                let width = encoder.width_of_tokens(&embedding.stages)?;
+                Capability::EmbedTokens(Arc::new(embedding), width)
+            }
+            Purpose::EmbedWords(embedding) => Capability::EmbedWords(Arc::new(embedding)),
+            Purpose::Rank(labels) => Capability::Rank(labels),
+            Purpose::Classify(labels) => Capability::Classify(labels),
         };
         Ok(Self {
             tokenizer,
             encoder,
-            purpose: spec.purpose,
-            width,
+            capability,
             max_passages: settings.max_passages.get(),
         })
     }
@@ -85,14 +105,19 @@ impl SentenceEmbeddings {
     /// # Errors
     /// The computation fails, or the model does not produce vectors.
     pub fn vectors(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, BatchError> {
-        let Purpose::Embed(embedding) = &self.purpose else {
+        let Capability::Embed(embedding, _) = &self.capability else {
             return Err(BatchError::failed(
-                "the model is a cross-encoder, which does not produce vectors",
+                "the model does not produce one vector of a text",
             ));
         };
         let tokens: Vec<_> = texts.iter().cloned().map(Tokens::of_one_text).collect();
-        self.encoder
-            .vectors(&tokens.iter().collect::<Vec<_>>(), embedding, 0)
+        let mut vectors = self
+            .encoder
+            .vectors(&tokens.iter().collect::<Vec<_>>(), embedding, 0)?;
+        vectors
+            .iter_mut()
+            .for_each(|vector| embedding.finish(vector, None));
+        Ok(vectors)
     }
 }
 
@@ -109,12 +134,19 @@ impl Model for SentenceEmbeddings {
     }
 
     fn configured_tasks(&self) -> Tasks<Self> {
-        match &self.purpose {
-            Purpose::Embed(embedding) => Tasks::new()
-                .add_prepared("query", Embed::new(Prompt::Query, embedding, self.width))
-                .add_prepared("passage", Embed::new(Prompt::Passage, embedding, self.width))
-                .add_prepared("similarity", Similarity(embedding.clone())),
-            Purpose::Rank { sigmoid } => Tasks::new().add_prepared("rerank", Rerank { sigmoid: *sigmoid }),
+        match &self.capability {
+            Capability::Embed(embedding, width) => Tasks::new()
+                .add_prepared("query", Embed::new(Role::Query, embedding, *width))
+                .add_prepared("passage", Embed::new(Role::Passage, embedding, *width))
+                .add_prepared("similarity", Similarity::new(embedding)),
+            Capability::EmbedTokens(embedding, width) => Tasks::new()
+                .add_prepared("query", EmbedTokens::new(Role::Query, embedding, *width))
+                .add_prepared("passage", EmbedTokens::new(Role::Passage, embedding, *width)),
+            Capability::EmbedWords(embedding) => Tasks::new()
+                .add_prepared("query", EmbedWords::new(Role::Query, embedding))
+                .add_prepared("passage", EmbedWords::new(Role::Passage, embedding)),
+            Capability::Rank(labels) => Tasks::new().add_prepared("rerank", Rerank(labels.clone())),
+            Capability::Classify(labels) => Tasks::new().add_prepared("classify", Classify(labels.clone())),
         }
     }
 }

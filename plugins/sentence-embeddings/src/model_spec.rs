@@ -1,31 +1,33 @@
-//! Description of a model: its network, pooling, prompts and maximum length, from the `files` in its directory and the settings.
+//! Description of a model: its network, pooling, prompts and maximum length, from the `files` in its directory, its `modules` and
+//! the settings.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use plugin_sdk::LoadError;
-use transformer::files::{file_error, read};
-use transformer::{Pooling, Shape};
+use transformer::files::{ConfigFile, IgnoredKeys, file_error};
+use transformer::{GemmExecutor, Pooling, Tokenizer, normalize};
 
-use crate::files::{LengthConfig, Module, NetworkConfig, PoolingConfig, TextConfig, TokenizerConfig};
+use crate::architectures::{self, Architecture};
+use crate::files::{LengthConfig, TextConfig, TokenizerConfig};
+use crate::labels::{Labels, has_labels};
+use crate::modules::{ModuleResult, Pipeline, Skiplist, SparsePooling};
+use crate::network::HeadKind;
 use crate::settings::Settings;
 use crate::similarity::Similarity;
+use crate::stages::Stage;
 
 /// Description of a model, from its directory and the settings.
 pub(crate) struct ModelSpec {
     pub(crate) weights: WeightsFile,
-    /// Path of `tokenizer.json`.
-    pub(crate) tokenizer: PathBuf,
-    /// Whether texts are converted to lower case before tokenization.
-    pub(crate) lowercase: bool,
-    /// Maximum number of tokens of a text.
-    pub(crate) max_length: usize,
+    pub(crate) tokenizer: Tokenizer,
     pub(crate) purpose: Purpose,
 }
 
 /// The file with the weights.
 pub(crate) enum WeightsFile {
-    /// Weights of an encoder that this plugin implements.
-    Safetensors(PathBuf, Architecture),
+    /// Weights of a network that this plugin implements: a file, or the index of several.
+    Safetensors(PathBuf, Box<Architecture>),
     /// A graph with its weights.
     Onnx(PathBuf),
 }
@@ -34,33 +36,98 @@ pub(crate) enum WeightsFile {
 pub(crate) enum Purpose {
     /// Computes vectors of texts.
     Embed(Embedding),
+    /// Computes a vector for each token of a text.
+    EmbedTokens(TokenEmbedding),
+    /// Computes a number for each word of the vocabulary.
+    EmbedWords(SparseEmbedding),
     /// Computes a score for a pair of query and passage (a cross-encoder).
-    Rank {
-        /// Whether the sigmoid function is applied to scores.
-        sigmoid: bool,
-    },
+    Rank(Labels),
+    /// Computes scores of labels.
+    Classify(Labels),
+}
+
+impl Purpose {
+    /// Returns what the network computes after its layers.
+    pub(crate) fn head(&self) -> HeadKind {
+        match self {
+            Self::Embed(_) | Self::EmbedTokens(_) => HeadKind::None,
+            Self::EmbedWords(_) => HeadKind::MaskedLm,
+            Self::Rank(labels) | Self::Classify(labels) => HeadKind::Classifier {
+                labels: labels.names.len(),
+            },
+        }
+    }
 }
 
 /// How vectors are computed from the output of the network.
-#[derive(Clone, Debug)]
 pub(crate) struct Embedding {
-    pub(crate) pooling: Pooling,
+    /// Modules that change the vectors of tokens.
+    pub(crate) token_stages: Vec<Stage>,
+    pub(crate) pooling: Vec<Pooling>,
+    /// Modules that change the pooled vector, without those at the end that scale it to length 1.
+    pub(crate) stages: Vec<Stage>,
+    /// Whether vectors are scaled to length 1 at the end.
     pub(crate) normalize: bool,
+    /// Number of dimensions to which vectors are truncated.
+    pub(crate) truncate_dim: Option<usize>,
     pub(crate) similarity: Similarity,
-    /// Text that is prepended to queries.
-    pub(crate) query: String,
-    /// Text that is prepended to passages.
-    pub(crate) passage: String,
+    pub(crate) prompts: Prompts,
+    /// Whether the tokens of a prompt are pooled as well.
+    pub(crate) includes_prompt: bool,
 }
 
-/// Sizes of a BERT-like encoder.
+/// How the vectors of tokens are computed from the output of the network.
+pub(crate) struct TokenEmbedding {
+    pub(crate) stages: Vec<Stage>,
+    /// Tokens whose vectors are left out.
+    pub(crate) skipped: Vec<u32>,
+    /// Whether those of queries are left out as well.
+    pub(crate) skips_queries: bool,
+    pub(crate) prompts: Prompts,
+}
+
+/// How the numbers of words are computed from the output of the network.
+pub(crate) struct SparseEmbedding {
+    pub(crate) pooling: SparsePooling,
+    /// Maximum number of words.
+    pub(crate) max_words: Option<usize>,
+    pub(crate) prompts: Prompts,
+}
+
+/// Texts that are prepended to texts, and what else distinguishes queries from passages.
 #[derive(Clone, Debug)]
-pub(crate) struct Architecture {
-    pub(crate) layers: Shape,
-    pub(crate) max_position_embeddings: usize,
-    pub(crate) type_vocab_size: usize,
-    /// Position of the first token.
-    pub(crate) first_position: usize,
+pub(crate) struct Prompts {
+    pub(crate) query: String,
+    pub(crate) passage: String,
+    /// Those that a client can choose by name.
+    pub(crate) named: BTreeMap<String, String>,
+    /// Maximum numbers of tokens, if they are less than that of the model.
+    pub(crate) query_length: Option<usize>,
+    pub(crate) passage_length: Option<usize>,
+}
+
+impl Embedding {
+    /// Applies the last steps to a vector. `normalize` is what a client chose.
+    pub(crate) fn finish(&self, vector: &mut Vec<f32>, normalized: Option<bool>) {
+        if normalized.unwrap_or(self.normalize) {
+            normalize(vector);
+        }
+        if let Some(dimensions) = self.truncate_dim.filter(|dimensions| *dimensions < vector.len()) {
+            vector.truncate(dimensions);
+            if normalized == Some(true) {
+                normalize(vector);
+            }
+        }
+    }
+
+    /// Applies the modules to the pooled vectors of several texts, which have `width` numbers each.
+    pub(crate) fn apply_stages(&self, rows: Vec<f32>, width: usize) -> Vec<Vec<f32>> {
+        let (gemm, mut rows, mut width) = (GemmExecutor::new(), rows, width);
+        for stage in &self.stages {
+            width = stage.apply(&gemm, &mut rows, width);
+        }
+        rows.chunks_exact(width).map(<[f32]>::to_vec).collect()
+    }
 }
 
 impl ModelSpec {
@@ -70,87 +137,222 @@ impl ModelSpec {
             let message = format!("`{}` is not a directory", root.display());
             return Err(LoadError::setting("folder", message));
         }
-        let modules: Vec<Module> = read(&root.join("modules.json"))?.unwrap_or_default();
-        let base = modules
-            .iter()
-            .find(|module| module.name() == "Transformer")
-            .map_or_else(|| root.to_owned(), |module| root.join(&module.path));
+        let ignored = IgnoredKeys::new(settings.ignored_keys.clone());
+        let pipeline = Pipeline::read(root, &ignored)?;
+        let base = pipeline.base.clone();
         let config_file = base.join("config.json");
-        let config: NetworkConfig =
-            read(&config_file)?.ok_or_else(|| file_error(&config_file, "does not exist"))?;
-        let (weights, positions) = weights_file(root, &base, &config, settings)?;
-        let lengths: LengthConfig = read(&base.join("sentence_bert_config.json"))?.unwrap_or_default();
-        let tokenizer: TokenizerConfig = read(&base.join("tokenizer_config.json"))?.unwrap_or_default();
-        let purpose = if config.scores_pairs() {
-            reject_embedding_settings(settings)?;
-            Purpose::Rank {
-                sigmoid: config.sigmoid(&config_file)?,
-            }
-        } else {
-            Purpose::Embed(Embedding::read(root, &modules, settings)?)
+        let config =
+            ConfigFile::read(&config_file)?.ok_or_else(|| file_error(&config_file, "does not exist"))?;
+        let mut weights = weights_file(root, &base, &config, settings, &ignored)?;
+        let positions = match &weights {
+            WeightsFile::Safetensors(_, architecture) => Some(architecture.max_tokens),
+            WeightsFile::Onnx(_) => architectures::max_tokens(&config)?,
         };
+        let lengths = LengthConfig::read(&base, &ignored)?;
+        let tokenizer_config = TokenizerConfig::read(&base, &ignored)?;
+        let texts = TextConfig::read(root, &ignored)?;
+        let max_length = max_length(settings, &lengths, &tokenizer_config, positions)?;
+        let tokenizer = tokenizer(&base, &lengths, &tokenizer_config, max_length, settings.truncate)?;
+        if let WeightsFile::Safetensors(_, architecture) = &mut weights {
+            architecture.limit_positions(max_length);
+        }
+        let prompts = prompts(&texts, &lengths, settings);
+        let purpose = if has_labels(&config)? {
+            reject_embedding_settings(settings)?;
+            classification(&config, &pipeline, &texts, root)?
+        } else {
+            embedding(
+                pipeline.result,
+                &lengths,
+                &texts,
+                prompts,
+                settings,
+                &tokenizer,
+                &base,
+            )?
+        };
+        ignored.check_all_used()?;
         Ok(Self {
             weights,
-            tokenizer: base.join("tokenizer.json"),
-            lowercase: lengths.do_lower_case,
-            max_length: max_length(settings, &lengths, &tokenizer, positions)?,
+            tokenizer,
             purpose,
         })
     }
 }
 
-impl Embedding {
-    fn read(root: &Path, modules: &[Module], settings: &Settings) -> Result<Self, LoadError> {
-        if let Some(unsupported) = modules
-            .iter()
-            .find(|module| !["Transformer", "Pooling", "Normalize"].contains(&module.name()))
-        {
-            let message = format!(
-                "has the unsupported module `{}`, expected Transformer, Pooling and Normalize",
-                unsupported.kind
-            );
-            return Err(file_error(&root.join("modules.json"), &message));
-        }
-        let find = |name: &str| modules.iter().find(|module| module.name() == name);
-        let pooling = match find("Pooling") {
-            Some(module) => {
-                let file = root.join(&module.path).join("config.json");
-                read(&file)?.ok_or_else(|| file_error(&file, "does not exist"))?
-            }
-            None => PoolingConfig::default(),
-        };
-        let texts: TextConfig = read(&root.join("config_sentence_transformers.json"))?.unwrap_or_default();
-        let (query, passage) = texts.prompts(&settings.prompts);
-        let has_prompts = !query.is_empty() || !passage.is_empty();
-        if has_prompts && !pooling.include_prompt {
-            let message =
-                "the model excludes prompts from pooling (`include_prompt` is false), which is not supported";
-            return Err(LoadError::setting("folder", message));
-        }
-        Ok(Self {
-            pooling: match settings.pooling {
-                Some(pooling) => pooling,
-                None => pooling.mode()?,
-            },
-            normalize: settings.normalize.unwrap_or(find("Normalize").is_some()),
-            similarity: texts.similarity_fn_name.unwrap_or_default(),
-            query,
-            passage,
-        })
+fn prompts(texts: &TextConfig, lengths: &LengthConfig, settings: &Settings) -> Prompts {
+    let (query, passage) = texts.query_and_passage(&settings.prompts);
+    Prompts {
+        query,
+        passage,
+        named: texts.prompts.clone(),
+        query_length: lengths.query_length,
+        passage_length: lengths.document_length,
     }
 }
 
-/// Returns the file to load, and the maximum number of tokens that its positions allow, if known.
+/// Returns the purpose of a network with a classification head.
+fn classification(
+    config: &ConfigFile,
+    pipeline: &Pipeline,
+    texts: &TextConfig,
+    root: &Path,
+) -> Result<Purpose, LoadError> {
+    let has_modules = root.join("modules.json").is_file();
+    let is_alone = matches!(&pipeline.result, ModuleResult::Tokens { stages, .. } if stages.is_empty());
+    if has_modules && !is_alone {
+        let message = "has modules after a network with a classification head, expected none";
+        return Err(file_error(&root.join("modules.json"), message));
+    }
+    if let Some(name) = texts.default_prompt() {
+        let message = format!(
+            "has the default prompt `{name}`, expected none for a network with a classification head"
+        );
+        return Err(file_error(
+            &root.join("config_sentence_transformers.json"),
+            &message,
+        ));
+    }
+    let labels = Labels::read(config, texts.activation.as_deref())?;
+    Ok(match labels.names.len() {
+        1 => Purpose::Rank(labels),
+        _ => Purpose::Classify(labels),
+    })
+}
+
+/// Returns the purpose of a network without a classification head.
+fn embedding(
+    result: ModuleResult,
+    lengths: &LengthConfig,
+    texts: &TextConfig,
+    prompts: Prompts,
+    settings: &Settings,
+    tokenizer: &Tokenizer,
+    base: &Path,
+) -> Result<Purpose, LoadError> {
+    let is_sparse = matches!(result, ModuleResult::Words(_));
+    if lengths
+        .task
+        .as_deref()
+        .is_some_and(|task| (task == "fill-mask") != is_sparse)
+    {
+        let message = format!(
+            "has a length file with `transformer_task` \"{}\", expected fill-mask before SpladePooling, and feature-extraction otherwise",
+            lengths.task.as_deref().unwrap_or_default()
+        );
+        return Err(file_error(base, &message));
+    }
+    if !matches!(result, ModuleResult::Vector { .. }) {
+        let set = [
+            ("pooling", settings.pooling.is_some()),
+            ("normalize", settings.normalize.is_some()),
+        ];
+        if let Some((key, _)) = set.iter().find(|(_, is_set)| *is_set) {
+            return Err(LoadError::setting(
+                key,
+                "not supported by models without the module Pooling",
+            ));
+        }
+    }
+    Ok(match result {
+        ModuleResult::Vector {
+            token_stages,
+            pooling,
+            includes_prompt,
+            mut stages,
+        } => {
+            let mut normalize = false;
+            while let Some(Stage::Normalize) = stages.last() {
+                stages.pop();
+                normalize = true;
+            }
+            Purpose::Embed(Embedding {
+                token_stages,
+                pooling: settings.pooling.map_or(pooling, |pooling| vec![pooling]),
+                stages,
+                normalize: settings.normalize.unwrap_or(normalize),
+                truncate_dim: texts.truncate_dim,
+                similarity: texts.similarity.unwrap_or_default(),
+                prompts,
+                includes_prompt,
+            })
+        }
+        ModuleResult::Tokens { stages, skiplist } => Purpose::EmbedTokens(TokenEmbedding {
+            stages,
+            skipped: skipped(&skiplist, tokenizer),
+            skips_queries: skiplist.queries,
+            prompts,
+        }),
+        ModuleResult::Words(pooling) => Purpose::EmbedWords(SparseEmbedding {
+            pooling,
+            max_words: texts.max_words,
+            prompts,
+        }),
+    })
+}
+
+/// Returns the IDs of the tokens whose vectors are left out. Words that are not tokens are ignored, as in sentence-transformers.
+fn skipped(skiplist: &Skiplist, tokenizer: &Tokenizer) -> Vec<u32> {
+    skiplist
+        .words
+        .iter()
+        .filter_map(|word| tokenizer.id(word))
+        .collect()
+}
+
+/// Loads the tokenizer, and checks that it adds the special tokens that its configuration promises.
+fn tokenizer(
+    base: &Path,
+    lengths: &LengthConfig,
+    config: &TokenizerConfig,
+    max_length: usize,
+    truncate: bool,
+) -> Result<Tokenizer, LoadError> {
+    let file = base.join("tokenizer.json");
+    if !file.is_file() {
+        let message =
+            "does not exist: load the directory with a current version of transformers and save it again";
+        return Err(file_error(&file, message));
+    }
+    let mut tokenizer = Tokenizer::load(&file, max_length, truncate, lengths.lowercase)?;
+    if let Some(from_left) = lengths.from_left.or(config.from_left) {
+        tokenizer = tokenizer.truncating_left(from_left);
+    }
+    let tokenizer = tokenizer.with_types(config.with_types);
+    let tokens = tokenizer.text("a");
+    let tokens =
+        tokens.map_err(|error| file_error(&file, &format!("cannot be used: {}", error.message())))?;
+    let ends = [
+        ("add_bos_token", &config.first, tokens.ids.first()),
+        ("add_eos_token", &config.last, tokens.ids.last()),
+    ];
+    for (key, token, actual) in ends {
+        if let Some((token, is_added)) = token
+            && (tokenizer.id(token).as_ref() == actual) != *is_added
+        {
+            let not = if *is_added { "does not add" } else { "adds" };
+            let message = format!(
+                "{not} the token `{token}`, expected as `{key}` in `tokenizer_config.json` says: {is_added}"
+            );
+            return Err(file_error(&file, &message));
+        }
+    }
+    Ok(tokenizer)
+}
+
+/// Returns the file to load.
 fn weights_file(
     root: &Path,
     base: &Path,
-    config: &NetworkConfig,
+    config: &ConfigFile,
     settings: &Settings,
-) -> Result<(WeightsFile, Option<usize>), LoadError> {
+    ignored: &IgnoredKeys,
+) -> Result<WeightsFile, LoadError> {
     let candidates = match &settings.weights {
         Some(name) => vec![root.join(name)],
         None => vec![
             base.join("model.safetensors"),
+            base.join("model.safetensors.index.json"),
             root.join("onnx/model.onnx"),
             base.join("model.onnx"),
         ],
@@ -168,19 +370,22 @@ fn weights_file(
         let message = format!("file with weights not found, expected {}", names.join(" or "));
         return Err(LoadError::setting(key, message));
     };
-    let positions = config
-        .max_position_embeddings
-        .map(|positions| positions.saturating_sub(config.first_position()));
     match file.extension().and_then(|extension| extension.to_str()) {
-        Some("onnx") => Ok((WeightsFile::Onnx(file.clone()), positions)),
-        Some("safetensors") => {
-            let architecture = config.architecture(&base.join("config.json"))?;
-            Ok((WeightsFile::Safetensors(file.clone(), architecture), positions))
+        Some("onnx") => Ok(WeightsFile::Onnx(file.clone())),
+        Some("safetensors" | "json") => {
+            let adapter = base.join("adapter_config.json");
+            if adapter.is_file() {
+                let message =
+                    "is an adapter, which is not supported: merge it into the model and save the result";
+                return Err(file_error(&adapter, message));
+            }
+            let architecture = Architecture::read(config, ignored)?;
+            Ok(WeightsFile::Safetensors(file.clone(), Box::new(architecture)))
         }
         _ => Err(LoadError::setting(
             key,
             format_args!(
-                "unsupported format of `{}`, expected .safetensors or .onnx",
+                "unsupported format of `{}`, expected .safetensors, .safetensors.index.json or .onnx",
                 file.display()
             ),
         )),
@@ -207,8 +412,8 @@ fn max_length(
     }
     // The cast saturates, as intended.
     let declared = lengths
-        .max_seq_length
-        .or(tokenizer.model_max_length.map(|length| length as usize));
+        .max_length
+        .or(tokenizer.max_length.map(|length| length as usize));
     match (declared, positions) {
         (Some(length), Some(max)) => Ok(length.min(max)),
         (Some(length), None) | (None, Some(length)) if length < usize::MAX => Ok(length),
@@ -219,7 +424,7 @@ fn max_length(
     }
 }
 
-/// Rejects settings for vectors, which a cross-encoder does not produce.
+/// Rejects settings for vectors, which a classification head does not produce.
 fn reject_embedding_settings(settings: &Settings) -> Result<(), LoadError> {
     let settings = [
         ("pooling", settings.pooling.is_some()),
@@ -230,7 +435,7 @@ fn reject_embedding_settings(settings: &Settings) -> Result<(), LoadError> {
     match settings.iter().find(|(_, is_set)| *is_set) {
         Some((key, _)) => Err(LoadError::setting(
             key,
-            "not supported by cross-encoders, which do not produce vectors",
+            "not supported by models with a classification head, which do not produce vectors",
         )),
         None => Ok(()),
     }

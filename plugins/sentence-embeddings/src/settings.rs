@@ -14,7 +14,8 @@ pub struct Settings {
     /// Directory of the model, as saved by sentence-transformers. A relative path is relative to the directory of the configuration
     /// file.
     pub(crate) folder: PathBuf,
-    /// File with the weights, relative to `folder`. Default: `model.safetensors`, or else `onnx/model.onnx`.
+    /// File with the weights, relative to `folder`. Default: `model.safetensors`, `model.safetensors.index.json`, or else
+    /// `onnx/model.onnx`.
     pub(crate) weights: Option<PathBuf>,
     /// Maximum number of tokens of a text, including special tokens. Default: from the model directory.
     pub(crate) max_length: Option<NonZeroUsize>,
@@ -28,6 +29,10 @@ pub struct Settings {
     /// Text that is prepended to each text. Default: from the model directory.
     #[serde(default)]
     pub(crate) prompts: PromptSettings,
+    /// Keys of the JSON files in the directory that this plugin does not know and that do not affect the results. Unknown keys are errors
+    /// otherwise.
+    #[serde(default)]
+    pub(crate) ignored_keys: Vec<String>,
     /// Maximum number of passages in an item of the tasks `similarity` and `rerank`.
     #[serde(default = "a_thousand")]
     pub(crate) max_passages: NonZeroUsize,

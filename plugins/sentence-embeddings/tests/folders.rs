@@ -5,9 +5,8 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 
-use common::{assert_close, load, models, numbers, reference_json, vector};
+use common::{ModelCopy, assert_close, load, numbers, reference_json, vector};
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::testing::{Failure, FailureKind, Harness};
 use sentence_embeddings::SentenceEmbeddings;
@@ -187,7 +186,10 @@ fn errors_name_the_setting_at_fault() {
 
     let (key, message) = problem(json!({"folder": "mpnet", "weights": "../e5/model.safetensors"}));
     assert_eq!(key, "folder");
-    assert!(message.contains("has the model type `mpnet`"), "{message}");
+    assert!(
+        message.contains("it has no tensor `encoder.layer.0.attention.attn.q.weight`"),
+        "{message}"
+    );
 
     let (key, message) = problem(json!({"folder": "e5", "weights": "../multilingual/model.safetensors"}));
     assert_eq!(key, "folder");
@@ -199,28 +201,12 @@ fn errors_name_the_setting_at_fault() {
 
 /// Returns the error of loading a copy of a small model in which `from` is replaced by `to` in `file`.
 fn load_error(folder: &str, file: &str, from: &str, to: &str) -> String {
-    let copy = tempfile::tempdir().expect("create a temporary directory");
-    copy_directory(&models().join(folder), copy.path());
+    let copy = ModelCopy::of(folder);
     let path = copy.path().join(file);
     let text = fs::read_to_string(&path).expect("read the file");
     assert!(text.contains(from), "{file} has no `{from}`");
     fs::write(&path, text.replace(from, to)).expect("write the file");
-    let failure = load(json!({"folder": copy.path()}), 1).expect_err("unsupported model");
-    assert_eq!(failure.key, "folder");
-    failure.message
-}
-
-fn copy_directory(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("create a directory");
-    for entry in fs::read_dir(from).expect("read the directory") {
-        let entry = entry.expect("read the directory").path();
-        let copy = to.join(entry.file_name().expect("a file name"));
-        if entry.is_dir() {
-            copy_directory(&entry, &copy);
-        } else {
-            fs::copy(&entry, &copy).expect("copy a file");
-        }
-    }
+    copy.load_error()
 }
 
 #[test]
@@ -230,29 +216,43 @@ fn unsupported_features_are_errors_that_name_them() {
             "e5",
             "modules.json",
             ".Normalize",
-            ".Dense",
-            "Dense`, expected Transformer, Pooling and Normalize",
+            ".CNN",
+            "has the module `sentence_transformers.base.modules.normalize.CNN`, expected Transformer, MLMTransformer, Pooling",
+        ),
+        (
+            "e5",
+            "modules.json",
+            ".Pooling",
+            ".SpladePooling",
+            "has the unknown key `include_prompt` with the value true",
         ),
         (
             "e5",
             "1_Pooling/config.json",
             "\"mean\"",
-            "\"lasttoken\"",
-            "the model uses the pooling lasttoken",
-        ),
-        (
-            "e5",
-            "1_Pooling/config.json",
-            "\"include_prompt\": true",
-            "\"include_prompt\": false",
-            "excludes prompts",
+            "\"median\"",
+            "has `pooling_mode` \"median\", expected cls, max, mean",
         ),
         (
             "e5",
             "config.json",
             "\"gelu\"",
-            "\"swish\"",
-            "has the activation `swish`",
+            "\"mish\"",
+            "has `hidden_act` \"mish\", expected gelu, gelu_new",
+        ),
+        (
+            "e5",
+            "config.json",
+            "\"model_type\": \"bert\"",
+            "\"model_type\": \"t5\"",
+            "has `model_type` \"t5\", expected bert, roberta, xlm-roberta, camembert, distilbert",
+        ),
+        (
+            "e5",
+            "config.json",
+            "\"num_hidden_layers\": 2",
+            "\"num_hidden_layers\": 1",
+            "it has the tensor `encoder.layer.1.attention.output.LayerNorm.bias`, but `config.json` describes no part that uses it",
         ),
         (
             "e5",
@@ -280,7 +280,7 @@ fn unsupported_features_are_errors_that_name_them() {
             "config.json",
             "linear.Identity",
             "activation.Tanh",
-            "has the activation function `Tanh` for scores",
+            "expected Sigmoid, Identity or Softmax, not `torch.nn.modules.activation.Tanh`",
         ),
     ] {
         let message = load_error(folder, file, from, to);

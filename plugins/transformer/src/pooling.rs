@@ -13,36 +13,70 @@ pub enum Pooling {
     Cls,
     /// Maximum of each dimension.
     Max,
+    /// Sum of all vectors, divided by the root of their number.
+    #[serde(rename = "mean_sqrt_len_tokens")]
+    MeanSqrtLength,
+    /// Mean of all vectors, weighted by their position, counted from 1.
+    WeightedMean,
+    /// Vector of the last token.
+    LastToken,
 }
 
 impl Pooling {
     /// Pools `states`, which has a vector of `width` numbers for each token. There must be at least one token.
     pub fn pool(self, states: &[f32], width: usize) -> Vec<f32> {
-        let mut tokens = states.chunks_exact(width);
-        let mut pooled = tokens.next().map_or_else(|| vec![0.0; width], <[f32]>::to_vec);
+        self.pool_after(0, states, width)
+    }
+
+    /// Like [`pool`](Self::pool), but without the first tokens, as many as `skipped`. If no tokens remain, the result is that of
+    /// sentence-transformers: the first vector, or zeros.
+    pub fn pool_after(self, skipped: usize, states: &[f32], width: usize) -> Vec<f32> {
+        let count = states.len() / width;
+        let skipped = skipped.min(count);
+        let (states, count) = (&states[skipped * width..], count - skipped);
+        let tokens = states.chunks_exact(width);
+        let (first, zeros) = (tokens.clone().next(), || vec![0.0; width]);
         match self {
-            Self::Cls => {}
-            Self::Mean => {
-                for token in tokens {
-                    pooled
-                        .iter_mut()
-                        .zip(token)
-                        .for_each(|(sum, value)| *sum += value);
-                }
-                let count = (states.len() / width) as f32;
-                pooled.iter_mut().for_each(|sum| *sum /= count);
-            }
+            Self::Cls => first.map_or_else(zeros, <[f32]>::to_vec),
+            Self::LastToken => tokens.last().map_or_else(zeros, <[f32]>::to_vec),
             Self::Max => {
-                for token in tokens {
+                let mut pooled = first.map_or_else(zeros, <[f32]>::to_vec);
+                for token in tokens.skip(1) {
                     pooled
                         .iter_mut()
                         .zip(token)
                         .for_each(|(max, value)| *max = max.max(*value));
                 }
+                pooled
+            }
+            Self::Mean => weighted(tokens, |_| 1.0, count as f32, width),
+            Self::MeanSqrtLength => weighted(tokens, |_| 1.0, (count as f32).sqrt(), width),
+            Self::WeightedMean => {
+                let weight = |token: usize| (skipped + token + 1) as f32;
+                weighted(tokens, weight, (0..count).map(weight).sum(), width)
             }
         }
-        pooled
     }
+}
+
+/// Returns the sum of vectors with weights, divided by `divisor`.
+fn weighted<'a>(
+    tokens: impl Iterator<Item = &'a [f32]>,
+    weight: impl Fn(usize) -> f32,
+    divisor: f32,
+    width: usize,
+) -> Vec<f32> {
+    let mut pooled = vec![0.0; width];
+    for (index, token) in tokens.enumerate() {
+        let weight = weight(index);
+        pooled
+            .iter_mut()
+            .zip(token)
+            .for_each(|(sum, value)| *sum += weight * value);
+    }
+    let divisor = divisor.max(1e-9);
+    pooled.iter_mut().for_each(|sum| *sum /= divisor);
+    pooled
 }
 
 /// Scales a vector to length 1. A zero vector is unchanged.
@@ -67,5 +101,22 @@ mod tests {
         assert_eq!(Pooling::Mean.pool(&STATES, 2), [0.0, 1.0]);
         assert_eq!(Pooling::Cls.pool(&STATES, 2), [1.0, -2.0]);
         assert_eq!(Pooling::Max.pool(&STATES, 2), [3.0, 4.0]);
+        assert_eq!(Pooling::LastToken.pool(&STATES, 2), [-4.0, 1.0]);
+        assert_eq!(Pooling::WeightedMean.pool(&STATES, 2), [-5.0 / 6.0, 1.5]);
+        assert_eq!(
+            Pooling::MeanSqrtLength.pool(&STATES[..4], 2),
+            [4.0 / 2_f32.sqrt(), 2.0 / 2_f32.sqrt()]
+        );
+    }
+
+    #[test]
+    fn the_tokens_of_a_prompt_can_be_skipped() {
+        assert_eq!(Pooling::Cls.pool_after(1, &STATES, 2), [3.0, 4.0]);
+        assert_eq!(Pooling::Mean.pool_after(1, &STATES, 2), [-0.5, 2.5]);
+        assert_eq!(
+            Pooling::WeightedMean.pool_after(1, &STATES, 2),
+            [-6.0 / 5.0, 11.0 / 5.0]
+        );
+        assert_eq!(Pooling::Mean.pool_after(9, &STATES, 2), [0.0, 0.0]);
     }
 }

@@ -5,14 +5,16 @@
 //! Therefore only the beginning of a long text is tokenized. Its first tokens are those of the whole text if a complete word
 //! follows them: tokenizers split a text into words from left to right, and tokenize each word independently. In a text
 //! without word boundaries, the first tokens must be the same for two beginnings of different lengths. A text whose beginning
-//! has too few tokens to decide this is rejected.
+//! has too few tokens to decide this is rejected. If truncation keeps the last tokens instead, a long text is rejected.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
 use plugin_sdk::{ItemError, LoadError};
-use tokenizers::{EncodeInput, Encoding, TruncationParams};
+use tokenizers::utils::truncation::truncate_encodings;
+use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
 
 use crate::files::file_error;
 
@@ -39,6 +41,8 @@ pub struct Tokens {
     pub ids: Vec<u32>,
     /// Token types: 0 for the first text, and 1 for the second if the model distinguishes them.
     pub types: Vec<u32>,
+    /// Number of first tokens that pooling skips.
+    pub skipped: usize,
 }
 
 #[allow(clippy::len_without_is_empty, reason = "there is always at least one")]
@@ -46,7 +50,11 @@ impl Tokens {
     /// Creates the tokens of a single text from their IDs.
     pub fn of_one_text(ids: Vec<u32>) -> Self {
         let types = vec![0; ids.len()];
-        Self { ids, types }
+        Self {
+            ids,
+            types,
+            skipped: 0,
+        }
     }
 
     /// Returns the number of tokens.
@@ -62,6 +70,21 @@ pub struct Tokenizer {
     max_length: usize,
     truncate: bool,
     lowercase: bool,
+    /// Whether truncation removes the first tokens rather than the last ones.
+    from_left: bool,
+    /// Whether the network distinguishes the second text of a pair.
+    with_types: bool,
+}
+
+/// How texts that are too long are handled, if a client chooses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Truncation {
+    /// Whether they are truncated rather than rejected.
+    pub truncate: Option<bool>,
+    /// Whether the first tokens are removed rather than the last ones.
+    pub from_left: Option<bool>,
+    /// Maximum number of tokens, at most that of the tokenizer.
+    pub max_length: Option<usize>,
 }
 
 impl Tokenizer {
@@ -91,20 +114,33 @@ impl Tokenizer {
         let padding = inner.get_padding().map(|padding| padding.pad_id);
         let padding = padding.or_else(|| inner.token_to_id("[PAD]"));
         let padding = padding.or_else(|| inner.token_to_id("<pad>"));
-        // The file can specify truncation and padding, which the reference implementations override as well.
+        let direction = inner.get_truncation().map(|truncation| truncation.direction);
+        // The file can specify truncation and padding. The reference implementations use only the direction of it.
         inner.with_padding(None);
-        let truncation = truncate.then(|| TruncationParams {
-            max_length,
-            ..TruncationParams::default()
-        });
-        inner.with_truncation(truncation).map_err(unusable)?;
+        inner.with_truncation(None).map_err(unusable)?;
         Ok(Self {
             inner,
             padding: padding.unwrap_or(0),
             max_length,
             truncate,
             lowercase,
+            from_left: matches!(direction, Some(TruncationDirection::Left)),
+            with_types: true,
         })
+    }
+
+    /// Sets which tokens truncation removes: the first ones, or the last ones.
+    #[must_use]
+    pub fn truncating_left(mut self, from_left: bool) -> Self {
+        self.from_left = from_left;
+        self
+    }
+
+    /// Sets whether the second text of a pair has a token type of its own. It has by default, if the file says so.
+    #[must_use]
+    pub fn with_types(mut self, with_types: bool) -> Self {
+        self.with_types = with_types;
+        self
     }
 
     /// Returns the size of the vocabulary: all IDs are less than this.
@@ -126,6 +162,27 @@ impl Tokenizer {
         self.max_length
     }
 
+    /// Returns the ID of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Returns the token with an ID.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Returns the number of tokens of a prompt at the beginning of a text, including special tokens in front of it.
+    ///
+    /// # Errors
+    /// The prompt cannot be tokenized.
+    pub fn prompt_length(&self, prompt: &str) -> Result<usize, ItemError> {
+        let tokens = self.text(prompt)?;
+        let specials = self.inner.get_added_tokens_decoder();
+        let last = tokens.ids.last().and_then(|id| specials.get(id));
+        Ok(tokens.len() - usize::from(last.is_some_and(|token| token.special)))
+    }
+
     /// Tokenizes a text.
     ///
     /// # Errors
@@ -139,8 +196,26 @@ impl Tokenizer {
     /// # Errors
     /// Same as [`text`](Self::text).
     pub fn text_after(&self, prompt: &str, text: &str) -> Result<Tokens, ItemError> {
-        let (beginning, encoding) = self.encode_beginning(prompt, text)?;
-        self.tokens(&encoding, beginning.len() == text.len())
+        self.truncated(prompt, text, Truncation::default())
+    }
+
+    /// Tokenizes a text with a prompt in front of it, and handles long texts as a client chose.
+    ///
+    /// # Errors
+    /// Same as [`text`](Self::text).
+    pub fn truncated(&self, prompt: &str, text: &str, truncation: Truncation) -> Result<Tokens, ItemError> {
+        let from_left = truncation.from_left.unwrap_or(self.from_left);
+        let truncate = truncation.truncate.unwrap_or(self.truncate);
+        let limit = self.limit(truncation);
+        let (beginning, mut encoding) = match from_left && truncate {
+            true => self.encode_end(prompt, text, limit)?,
+            false => self.encode_beginning(prompt, text, limit)?,
+        };
+        if truncate {
+            encoding.truncate(self.budget(false, limit), 0, direction(from_left));
+        }
+        let encoding = self.with_special_tokens(encoding, None)?;
+        self.tokens(&encoding, beginning.len() == text.len(), limit)
     }
 
     /// Returns a text that has about `count` tokens after `prefix`, including special tokens, for measuring. `None` if a text
@@ -173,13 +248,58 @@ impl Tokenizer {
     /// # Errors
     /// Same as [`text`](Self::text).
     pub fn pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
+        self.truncated_pair(first, second, Truncation::default())
+    }
+
+    /// Tokenizes a pair of texts, and handles long texts as a client chose.
+    ///
+    /// # Errors
+    /// Same as [`text`](Self::text).
+    pub fn truncated_pair(
+        &self,
+        first: &str,
+        second: &str,
+        truncation: Truncation,
+    ) -> Result<Tokens, ItemError> {
+        let from_left = truncation.from_left.unwrap_or(self.from_left);
+        let truncate = truncation.truncate.unwrap_or(self.truncate);
+        let limit = self.limit(truncation);
         // Truncation keeps fewer tokens of each text of a pair than of a single text.
-        let (first, second) = (self.relevant(first)?, self.relevant(second)?);
-        let input = match self.lowercase {
-            true => (first.to_lowercase(), second.to_lowercase()).into(),
-            false => (first, second).into(),
+        let encode = |text| match from_left && truncate {
+            true => self.encode_end("", text, limit),
+            false => self.encode_beginning("", text, limit),
         };
-        self.tokens(&self.encode(input)?, true)
+        let ((mut one, mut encoding), (mut other, mut pair)) = (encode(first)?, encode(second)?);
+        let budget = self.budget(true, limit);
+        // If both are truncated to half of an odd number, the longer one keeps one more, so the whole texts have to be compared.
+        if truncate && budget % 2 == 1 && encoding.len().min(pair.len()) > budget {
+            for (text, beginning, encoding) in
+                [(first, &mut one, &mut encoding), (second, &mut other, &mut pair)]
+            {
+                if beginning.len() < text.len() {
+                    (*beginning, *encoding) = self.encode_end("", text, limit)?;
+                }
+            }
+        }
+        pair.set_type_ids(vec![1; pair.len()]);
+        let (encoding, pair) = if truncate {
+            let params = TruncationParams {
+                max_length: budget,
+                direction: direction(from_left),
+                ..TruncationParams::default()
+            };
+            let (encoding, pair) =
+                truncate_encodings(encoding, Some(pair), &params).map_err(|error| invalid(&error))?;
+            (encoding, pair.unwrap_or_default())
+        } else {
+            (encoding, pair)
+        };
+        let encoding = self.with_special_tokens(encoding, Some(pair))?;
+        self.tokens(
+            &encoding,
+            one.len() == first.len() && other.len() == second.len(),
+            limit,
+        )
     }
 
     /// Like [`pair`](Self::pair), but rejects a pair that would be truncated.
@@ -187,60 +307,74 @@ impl Tokenizer {
     /// # Errors
     /// Same as [`pair`](Self::pair), and if the pair has too many tokens.
     pub fn whole_pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
-        let is_beginning =
-            self.relevant(first)?.len() < first.len() || self.relevant(second)?.len() < second.len();
-        let input = match self.lowercase {
-            true => (first.to_lowercase(), second.to_lowercase()).into(),
-            false => (first, second).into(),
+        let truncation = Truncation {
+            truncate: Some(false),
+            ..Truncation::default()
         };
-        let too_long = || {
+        self.truncated_pair(first, second, truncation).map_err(|error| {
             ItemError::invalid(format_args!(
-                "the query and the passage have more than {} tokens together; set `truncate` to true, or shorten them",
-                self.max_length
+                "{}; set `truncate` to true, or shorten the query and the passage",
+                error.message()
             ))
-        };
-        if is_beginning {
-            return Err(too_long());
-        }
-        let encoding = self.encode(input)?;
-        match encoding.get_overflowing().is_empty() {
-            true => self.tokens(&encoding, true),
-            false => Err(too_long()),
-        }
+        })
     }
 
-    /// The beginning of a text that has all tokens that are kept of it.
-    fn relevant<'t>(&self, text: &'t str) -> Result<&'t str, ItemError> {
-        match text.len() <= self.first_beginning() {
-            true => Ok(text),
-            false => Ok(self.encode_beginning("", text)?.0),
-        }
+    /// Returns the maximum number of tokens.
+    fn limit(&self, truncation: Truncation) -> usize {
+        truncation
+            .max_length
+            .map_or(self.max_length, |limit| limit.min(self.max_length))
     }
 
-    fn first_beginning(&self) -> usize {
-        self.max_length
+    /// Returns the number of tokens that truncation keeps, without special tokens.
+    fn budget(&self, is_pair: bool, limit: usize) -> usize {
+        let special = self.inner.get_post_processor();
+        limit.saturating_sub(special.map_or(0, |processor| processor.added_tokens(is_pair)))
+    }
+
+    fn first_beginning(limit: usize) -> usize {
+        limit
             .saturating_mul(BYTES_PER_TOKEN)
             .saturating_add(MIN_BEGINNING)
     }
 
-    /// Tokenizes as much of a text as is necessary to find its first tokens, and returns that part of the text as well.
-    fn encode_beginning<'t>(&self, prompt: &str, text: &'t str) -> Result<(&'t str, Encoding), ItemError> {
-        let mut size = self.first_beginning();
+    fn lowercased<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.lowercase {
+            true => text.to_lowercase().into(),
+            false => text.into(),
+        }
+    }
+
+    /// Tokenizes as much of a text as is necessary to find its first tokens, and returns that part of the text as well. The
+    /// tokens do not include special ones.
+    fn encode_beginning<'t>(
+        &self,
+        prompt: &str,
+        text: &'t str,
+        limit: usize,
+    ) -> Result<(&'t str, Encoding), ItemError> {
+        let mut size = Self::first_beginning(limit);
         let max_size = size.max(MAX_BEGINNING);
         let mut before: Option<Vec<u32>> = None;
         loop {
             let beginning = &text[..text.floor_char_boundary(size)];
-            let whole = match self.lowercase {
-                true => format!("{prompt}{beginning}").to_lowercase(),
-                false => format!("{prompt}{beginning}"),
+            let whole = if prompt.is_empty() {
+                Cow::Borrowed(beginning)
+            } else {
+                format!("{prompt}{beginning}").into()
             };
+            let whole = self.lowercased(&whole);
             if beginning.len() == text.len() {
-                return Ok((beginning, self.encode(whole.into())?));
+                let encoding = self.inner.encode_fast(&*whole, false);
+                return Ok((beginning, encoding.map_err(|error| invalid(&error))?));
             }
             // Unlike `encode_fast`, this returns the words of the tokens.
-            let encoding = self.inner.encode(whole, true).map_err(|error| invalid(&error))?;
-            let kept = &encoding.get_ids()[..encoding.len().min(self.max_length)];
-            if let Some(words) = self.words_after(&encoding) {
+            let encoding = self
+                .inner
+                .encode(&*whole, false)
+                .map_err(|error| invalid(&error))?;
+            let kept = &encoding.get_ids()[..encoding.len().min(limit)];
+            if let Some(words) = words_after(&encoding, limit) {
                 let is_same = before.as_deref() == Some(kept);
                 if words >= 2 || is_same {
                     return Ok((beginning, encoding));
@@ -249,44 +383,43 @@ impl Tokenizer {
             }
             if size >= max_size {
                 return Err(ItemError::invalid(format_args!(
-                    "the first {size} of the {} bytes of the text do not determine its first {} tokens; expected a text of \
-                     at most {size} bytes, or with more words",
-                    text.len(),
-                    self.max_length
+                    "the first {size} of the {} bytes of the text do not determine its first {limit} tokens; expected a text \
+                     of at most {size} bytes, or with more words",
+                    text.len()
                 )));
             }
             size = size.saturating_mul(GROWTH).min(max_size);
         }
     }
 
-    /// Number of words that begin after the last token that is kept; `None` if all tokens are kept. The last of these words may be
-    /// incomplete.
-    fn words_after(&self, encoding: &Encoding) -> Option<u32> {
-        let last = |words: &[Option<u32>]| words.iter().flatten().max().copied();
-        let (kept, all) = match self.truncate {
-            true => {
-                let rest = encoding.get_overflowing();
-                let all = rest.iter().filter_map(|part| last(part.get_word_ids())).max();
-                (last(encoding.get_word_ids()), all)
-            }
-            false => {
-                let words = encoding.get_word_ids();
-                let (kept, rest) = words.split_at(words.len().min(self.max_length));
-                (last(kept), last(rest))
-            }
-        };
-        Some(all?.saturating_sub(kept.unwrap_or(0)))
+    /// Tokenizes a whole text, whose last tokens are kept.
+    fn encode_end<'t>(
+        &self,
+        prompt: &str,
+        text: &'t str,
+        limit: usize,
+    ) -> Result<(&'t str, Encoding), ItemError> {
+        let max_size = Self::first_beginning(limit).max(MAX_BEGINNING);
+        if text.len() > max_size {
+            return Err(ItemError::invalid(format_args!(
+                "the text has {} bytes, expected at most {max_size} if its first tokens are removed",
+                text.len()
+            )));
+        }
+        let whole = format!("{prompt}{text}");
+        let encoding = self.inner.encode_fast(&*self.lowercased(&whole), false);
+        Ok((text, encoding.map_err(|error| invalid(&error))?))
     }
 
-    fn encode(&self, input: EncodeInput<'_>) -> Result<Encoding, ItemError> {
+    fn with_special_tokens(&self, encoding: Encoding, pair: Option<Encoding>) -> Result<Encoding, ItemError> {
         self.inner
-            .encode_fast(input, true)
+            .post_process(encoding, pair, true)
             .map_err(|error| invalid(&error))
     }
 
     /// The tokens of a text, of which `encoding` is the whole or the beginning.
-    fn tokens(&self, encoding: &Encoding, is_whole: bool) -> Result<Tokens, ItemError> {
-        let (count, limit) = (encoding.len(), self.max_length);
+    fn tokens(&self, encoding: &Encoding, is_whole: bool, limit: usize) -> Result<Tokens, ItemError> {
+        let count = encoding.len();
         if count > limit {
             let more = if is_whole { "" } else { "more than " };
             let count = if is_whole { count } else { limit };
@@ -301,8 +434,28 @@ impl Tokenizer {
         }
         Ok(Tokens {
             ids: encoding.get_ids().to_vec(),
-            types: encoding.get_type_ids().to_vec(),
+            types: match self.with_types {
+                true => encoding.get_type_ids().to_vec(),
+                false => vec![0; count],
+            },
+            skipped: 0,
         })
+    }
+}
+
+/// Number of words that begin after the first `limit` tokens; `None` if there are no more tokens. The last of these words may be
+/// incomplete.
+fn words_after(encoding: &Encoding, limit: usize) -> Option<u32> {
+    let last = |words: &[Option<u32>]| words.iter().flatten().max().copied();
+    let words = encoding.get_word_ids();
+    let (kept, rest) = words.split_at(words.len().min(limit));
+    Some(last(rest)?.saturating_sub(last(kept).unwrap_or(0)))
+}
+
+fn direction(from_left: bool) -> TruncationDirection {
+    match from_left {
+        true => TruncationDirection::Left,
+        false => TruncationDirection::Right,
     }
 }
 
@@ -311,112 +464,4 @@ fn invalid(error: &tokenizers::Error) -> ItemError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Tokenizers of BERT, of XLM-RoBERTa and of MPNet.
-    const MODELS: [&str; 3] = ["bge", "multilingual", "mpnet"];
-
-    fn tokenizer(model: &str, max_length: usize, truncate: bool) -> Tokenizer {
-        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sentence-embeddings/tests/models");
-        let file = models.join(model).join("tokenizer.json");
-        Tokenizer::load(&file, max_length, truncate, model == "bge").expect("the file is valid")
-    }
-
-    /// The first tokens of the whole text.
-    fn of_whole(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-        let text = if tokenizer.lowercase {
-            text.to_lowercase()
-        } else {
-            text.to_owned()
-        };
-        let encoding = tokenizer.encode(text.into()).expect("it can be tokenized");
-        encoding.get_ids().to_vec()
-    }
-
-    /// Long texts of many kinds.
-    fn long_texts() -> Vec<String> {
-        let repeated = |part: &str| part.repeat(40_000 / part.len());
-        let mut texts: Vec<String> = [
-            "The lake is 310 m deep. ",
-            "don't; e.g. (see p. 4)\n\n",
-            "模型的推理服务器，批处理。",
-            "ひらがなとカタカナ",
-            "e\u{301}\u{308}a\u{30a} ΟΔΥΣΣΕΥΣ ",
-            "👩‍👩‍👧‍👦🇫🇷 ",
-            "a",
-            "ab",
-            "0123456789abcdef",
-            "word\t \u{a0}\u{3000}",
-            "สวัสดีชาวโลก",
-            "!?",
-        ]
-        .map(repeated)
-        .into();
-        // The parts mixed, starting with each of them.
-        for start in 0..texts.len() {
-            let mixed = (0..40).map(|nth| {
-                let text = &texts[(start + nth * 7) % 12];
-                &text[..text.floor_char_boundary(40 + 37 * nth)]
-            });
-            let mixed: String = mixed.collect();
-            texts.push(mixed);
-        }
-        texts
-    }
-
-    #[test]
-    fn the_first_tokens_of_a_long_text_are_those_of_the_whole_text() {
-        for model in MODELS {
-            for max_length in [8, 64] {
-                let tokenizer = tokenizer(model, max_length, true);
-                for text in long_texts() {
-                    let expected = of_whole(&tokenizer, &text);
-                    match tokenizer.text(&text) {
-                        Ok(tokens) => assert_eq!(tokens.ids, expected, "{model} {max_length} {:.60}", text),
-                        // One long word, of which too few tokens are kept.
-                        Err(error) => assert!(expected.len() < max_length, "{model} {:.60} {error}", text),
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_tokens_of_a_pair_of_long_texts_are_those_of_the_whole_texts() {
-        let tokenizer = tokenizer("multilingual", 32, true);
-        let texts = long_texts();
-        for (first, second) in texts.iter().zip(texts.iter().skip(5)) {
-            for first in ["short", first] {
-                let whole = tokenizer.encode((first, second.as_str()).into()).expect("a pair");
-                let tokens = tokenizer.pair(first, second).expect("it can be tokenized");
-                assert_eq!(tokens.ids, whole.get_ids(), "{:.60} {:.60}", first, second);
-            }
-        }
-    }
-
-    #[test]
-    fn a_long_text_is_rejected_if_it_must_not_be_truncated() {
-        let tokenizer = tokenizer("bge", 16, false);
-        let error = tokenizer
-            .text(&"word ".repeat(100_000))
-            .expect_err("it is too long");
-        assert_eq!(
-            error.message(),
-            "the text has more than 16 tokens, expected at most 16"
-        );
-        let error = tokenizer.text(&"word ".repeat(20)).expect_err("it is too long");
-        assert_eq!(error.message(), "the text has 62 tokens, expected at most 16");
-    }
-
-    #[test]
-    fn a_long_text_with_hardly_any_tokens_is_rejected() {
-        let tokenizer = tokenizer("bge", 16, true);
-        let error = tokenizer
-            .text(&" ".repeat(1 << 20))
-            .expect_err("there are no words");
-        let expected =
-            "the first 131072 of the 1048576 bytes of the text do not determine its first 16 tokens";
-        assert!(error.message().starts_with(expected), "{}", error.message());
-    }
-}
+mod tests;

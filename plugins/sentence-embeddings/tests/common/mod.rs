@@ -1,10 +1,12 @@
 //! Helpers of the tests: loading models, and comparing numbers.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use plugin_sdk::serde_json::{self, Value as Json};
 use plugin_sdk::testing::{self, Failure, Harness};
 use sentence_embeddings::SentenceEmbeddings;
+use tempfile::TempDir;
 
 /// Maximum difference from sentence-transformers.
 pub(crate) const TOLERANCE: f64 = 1e-5;
@@ -18,7 +20,7 @@ pub(crate) fn reference(name: &str) -> PathBuf {
 
 /// Reads a JSON reference file.
 pub(crate) fn reference_json(name: &str) -> Json {
-    let text = std::fs::read_to_string(reference(name)).expect("read the reference");
+    let text = fs::read_to_string(reference(name)).expect("read the reference");
     serde_json::from_str(&text).expect("valid JSON")
 }
 
@@ -68,4 +70,62 @@ pub(crate) fn numbers(value: &Json) -> Vec<f64> {
 #[track_caller]
 pub(crate) fn assert_close(got: &[f64], expected: &[f64], what: &str) {
     testing::assert_close(got, expected, TOLERANCE, what);
+}
+
+/// A copy of the directory of a small model.
+pub(crate) struct ModelCopy(TempDir);
+
+impl ModelCopy {
+    pub(crate) fn of(folder: &str) -> Self {
+        let copy = tempfile::tempdir().expect("create a temporary directory");
+        copy_directory(&models().join(folder), copy.path());
+        Self(copy)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Changes a JSON file, which is created if it does not exist.
+    pub(crate) fn edit(self, name: &str, edit: impl FnOnce(&mut Json)) -> Self {
+        let file = self.path().join(name);
+        let mut content = match fs::read(&file) {
+            Ok(content) => serde_json::from_slice(&content).expect("valid JSON"),
+            Err(_) => serde_json::json!({}),
+        };
+        edit(&mut content);
+        fs::write(file, content.to_string()).expect("write the file");
+        self
+    }
+
+    /// Sets a key of a JSON file.
+    pub(crate) fn set(self, name: &str, key: &str, value: &Json) -> Self {
+        self.edit(name, |content| content[key] = value.clone())
+    }
+
+    /// Removes a file.
+    pub(crate) fn without(self, name: &str) -> Self {
+        fs::remove_file(self.path().join(name)).expect("remove the file");
+        self
+    }
+
+    /// Returns the error of loading the copy, which must name the setting `folder`.
+    pub(crate) fn load_error(&self) -> String {
+        let failure = load(serde_json::json!({"folder": self.path()}), 1).expect_err("unsupported model");
+        assert_eq!(failure.key, "folder", "{failure}");
+        failure.message
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("create a directory");
+    for entry in fs::read_dir(from).expect("read the directory") {
+        let entry = entry.expect("read the directory").path();
+        let copy = to.join(entry.file_name().expect("a file name"));
+        if entry.is_dir() {
+            copy_directory(&entry, &copy);
+        } else {
+            fs::copy(&entry, &copy).expect("copy a file");
+        }
+    }
 }

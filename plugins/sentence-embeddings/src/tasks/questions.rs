@@ -1,93 +1,15 @@
-//! The tasks: vectors of queries and passages, similarity of passages to a query, and ranking of passages.
+//! Comparisons of passages with a query: similarity of their vectors, and ranking by a network that reads both.
+
+use std::sync::Arc;
 
 use plugin_sdk::prelude::*;
 use plugin_sdk::serde_json::Value as JsonValue;
-use transformer::Tokens;
+use transformer::{Tokens, Truncation};
 
+use super::{Role, TextReader, finite, info};
 use crate::SentenceEmbeddings;
+use crate::labels::{Labels, ScoreFunction};
 use crate::model_spec::Embedding;
-
-/// Default maximum number of tokens of a batch. Larger batches do not increase throughput, because nothing is padded.
-const BATCH_TOKENS: u64 = 2048;
-
-/// Default maximum number of texts of a batch. The limit of tokens matters more.
-const BATCH_TEXTS: usize = 64;
-
-/// Role of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Prompt {
-    Query,
-    Passage,
-}
-
-/// Task that computes the vector of a text.
-pub(crate) struct Embed {
-    info: TaskInfo,
-    prompt: String,
-    embedding: Embedding,
-}
-
-impl Embed {
-    pub(crate) fn new(prompt: Prompt, embedding: &Embedding, width: usize) -> Self {
-        let (what, prompt, example) = match prompt {
-            Prompt::Query => ("a query", &embedding.query, "How tall is Mont Blanc?"),
-            Prompt::Passage => (
-                "a passage",
-                &embedding.passage,
-                "Mont Blanc rises 4806 m above sea level.",
-            ),
-        };
-        let scaled = if embedding.normalize {
-            ", scaled to length 1"
-        } else {
-            ""
-        };
-        Self {
-            info: TaskInfo::new(format!("Computes the vector of {what}{scaled}."))
-                .embedding()
-                .output_tensor(TensorInfo::new("embedding", DType::Fp32, &[width as i64]))
-                .max_total_weight(BATCH_TOKENS)
-                .max_batch_size(BATCH_TEXTS)
-                .samples()
-                .example(json!(example)),
-            prompt: prompt.clone(),
-            embedding: embedding.clone(),
-        }
-    }
-}
-
-impl PreparedTask<SentenceEmbeddings> for Embed {
-    type Input = Text;
-    type Output = Tensor;
-    type Prepared = Tokens;
-
-    fn describe(&self) -> TaskInfo {
-        self.info.clone()
-    }
-
-    fn prepare(&self, model: &SentenceEmbeddings, item: Item<&str>) -> Result<Prepared<Tokens>, ItemError> {
-        let tokens = model.tokenizer.text_after(&self.prompt, item.value)?;
-        let weight = tokens.len() as u64;
-        Ok(Prepared::new(tokens).weight(weight))
-    }
-
-    fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Tokens>) -> BatchResult<TensorOutput> {
-        let vectors = model.encoder.vectors(&batch, &self.embedding, batch.worker())?;
-        let shape = [vectors.len(), model.width];
-        Ok(Outputs::<TensorOutput>::batch(TensorOutput::new(
-            "embedding",
-            &shape,
-            vectors.concat(),
-        )))
-    }
-
-    fn sample(&self, model: &SentenceEmbeddings, weight: u64) -> Option<JsonValue> {
-        model
-            .tokenizer
-            .sample(&self.prompt, weight)
-            .map(|text| json!(text))
-    }
-}
 
 /// A query, and passages to compare with it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -126,7 +48,22 @@ pub(crate) struct Scores {
 }
 
 /// Task that compares the vectors of passages with that of a query.
-pub(crate) struct Similarity(pub(crate) Embedding);
+pub(crate) struct Similarity {
+    embedding: Arc<Embedding>,
+    query: TextReader,
+    passage: TextReader,
+}
+
+impl Similarity {
+    pub(crate) fn new(embedding: &Arc<Embedding>) -> Self {
+        let reader = |role| TextReader::new(role, &embedding.prompts, !embedding.includes_prompt);
+        Self {
+            embedding: Arc::clone(embedding),
+            query: reader(Role::Query),
+            passage: reader(Role::Passage),
+        }
+    }
+}
 
 impl PreparedTask<SentenceEmbeddings> for Similarity {
     type Input = Json<Question>;
@@ -135,20 +72,18 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
     type Prepared = Vec<Tokens>;
 
     fn describe(&self) -> TaskInfo {
-        TaskInfo::new(
-            "Computes the similarity of each passage to a query from their vectors. Larger scores mean more similar.",
+        info(
+            "Computes the similarity of each passage to a query from their vectors. Larger scores mean more similar."
+                .to_owned(),
         )
-        .max_total_weight(BATCH_TOKENS)
-        .max_batch_size(BATCH_TEXTS)
-        .samples()
         .example(Question::example())
     }
 
     fn sample(&self, model: &SentenceEmbeddings, weight: u64) -> Option<JsonValue> {
-        let query = model.tokenizer.sample(&self.0.query, 1)?;
-        let tokens = model.tokenizer.text_after(&self.0.query, &query).ok()?;
+        let query = self.query.sample(model, 1)?;
+        let tokens = self.query.read(model, &query, None, Truncation::default()).ok()?;
         let rest = weight.saturating_sub(tokens.len() as u64).max(1);
-        let passage = |tokens| model.tokenizer.sample(&self.0.passage, tokens);
+        let passage = |tokens| self.passage.sample(model, tokens);
         sample_question(query, rest, model, passage)
     }
 
@@ -159,26 +94,27 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
     ) -> Result<Prepared<Vec<Tokens>>, ItemError> {
         let Question { query, passages } = &item.value;
         item.value.check(model.max_passages)?;
-        let query = std::iter::once((&self.0.query, query));
-        let passages = passages.iter().map(|passage| (&self.0.passage, passage));
+        let query = std::iter::once((&self.query, query));
+        let passages = passages.iter().map(|passage| (&self.passage, passage));
         let texts = query.chain(passages);
-        let tokens = texts.map(|(prompt, text)| model.tokenizer.text_after(prompt, text));
+        let tokens = texts.map(|(reader, text)| reader.read(model, text, None, Truncation::default()));
         with_weight(tokens.collect())
     }
 
     fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Vec<Tokens>>) -> BatchResult<Scores> {
         let texts: Vec<_> = batch.iter().copied().flatten().collect();
-        let mut vectors = model
-            .encoder
-            .vectors(&texts, &self.0, batch.worker())?
-            .into_iter();
+        let mut vectors = model.encoder.vectors(&texts, &self.embedding, batch.worker())?;
+        for vector in &mut vectors {
+            self.embedding.finish(vector, None);
+        }
+        let mut vectors = vectors.into_iter();
         batch.try_map(|texts| {
             let query = vectors.next().unwrap_or_default();
             // All vectors of the item, so that the next item begins with its own.
             let passages: Vec<_> = vectors.by_ref().take(texts.len() - 1).collect();
             let scores = passages
                 .iter()
-                .map(|passage| finite(self.0.similarity.of(&query, passage)))
+                .map(|passage| finite(self.embedding.similarity.of(&query, passage)))
                 .collect::<Result<_, _>>()?;
             Ok(Scores { scores })
         })
@@ -210,9 +146,7 @@ struct Ranked {
 }
 
 /// Task that ranks passages by scoring each together with the query.
-pub(crate) struct Rerank {
-    pub(crate) sigmoid: bool,
-}
+pub(crate) struct Rerank(pub(crate) Labels);
 
 impl PreparedTask<SentenceEmbeddings> for Rerank {
     type Input = Json<Question>;
@@ -221,12 +155,9 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
     type Prepared = Vec<Tokens>;
 
     fn describe(&self) -> TaskInfo {
-        TaskInfo::new("Sorts passages by their relevance to a query, most relevant first.")
+        info("Sorts passages by their relevance to a query, most relevant first.".to_owned())
             .reranker()
             .parameters::<RankingParameters>()
-            .max_total_weight(BATCH_TOKENS)
-            .max_batch_size(BATCH_TEXTS)
-            .samples()
             .example(Question::example())
     }
 
@@ -257,15 +188,20 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
 
     fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Vec<Tokens>>) -> BatchResult<Ranking> {
         let pairs: Vec<_> = batch.iter().copied().flatten().collect();
-        let mut scores = model.encoder.scores(&pairs, batch.worker())?.into_iter();
+        let mut scores = model.encoder.logits(&pairs, 1, batch.worker())?.into_iter();
         batch.try_map_with(|pairs, parameters: RankingParameters| {
-            let sigmoid_applies = parameters.raw_scores.map_or(self.sigmoid, |raw| !raw);
+            let function = match parameters.raw_scores {
+                None => self.0.function,
+                Some(true) => ScoreFunction::Identity,
+                Some(false) => ScoreFunction::Sigmoid,
+            };
             // All scores of the item, so that the next item begins with its own.
-            let scores: Vec<_> = scores.by_ref().take(pairs.len()).collect();
+            let mut scores: Vec<f32> = scores.by_ref().take(pairs.len()).flatten().collect();
+            function.apply(&mut scores);
             let ranked = |(index, score)| {
                 Ok(Ranked {
                     index,
-                    score: finite(if sigmoid_applies { sigmoid(score) } else { score })?,
+                    score: finite(score)?,
                 })
             };
             let mut results = scores
@@ -304,29 +240,4 @@ fn with_weight(texts: Result<Vec<Tokens>, ItemError>) -> Result<Prepared<Vec<Tok
     let texts = texts?;
     let weight = texts.iter().map(Tokens::len).sum::<usize>() as u64;
     Ok(Prepared::new(texts).weight(weight))
-}
-
-/// Rejects a score that JSON cannot express.
-fn finite(score: f32) -> Result<f32, ItemError> {
-    match score.is_finite() {
-        true => Ok(score),
-        false => Err(ItemError::fault(format_args!("a score is {score}"))),
-    }
-}
-
-fn sigmoid(score: f32) -> f32 {
-    1.0 / (1.0 + (-score).exp())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_score_that_is_not_finite_is_an_error() {
-        assert_eq!(finite(sigmoid(0.0)).ok(), Some(0.5));
-        for score in [f32::NAN, f32::INFINITY, sigmoid(f32::NAN)] {
-            assert!(finite(score).is_err(), "{score}");
-        }
-    }
 }

@@ -1,0 +1,628 @@
+//! Tests that no part of a directory's configuration is ignored: each key of each file is honored, irrelevant, or an error.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{ModelCopy, assert_close, load, models, numbers, reference_json, vector};
+use plugin_sdk::serde_json::{Value as Json, json};
+
+const BERT: &str = "e5";
+const MODERN: &str = "architectures/modernbert";
+const NOMIC: &str = "architectures/nomic";
+const GTE: &str = "architectures/gte";
+const QWEN3: &str = "architectures/qwen3";
+const MISTRAL: &str = "architectures/mistral";
+const LLAMA: &str = "architectures/llama";
+const ALBERT: &str = "architectures/albert";
+const MPNET: &str = "architectures/mpnet";
+const LABELS: &str = "architectures/labels_bert";
+const TOKENS: &str = "architectures/tokens";
+const SPARSE: &str = "architectures/sparse_bert";
+const MODULES: &str = "architectures/modules";
+
+#[test]
+fn values_that_are_not_supported_are_errors_that_name_the_file_the_key_and_the_value() {
+    let config = "config.json";
+    let tokenizer = "tokenizer_config.json";
+    let lengths = "sentence_bert_config.json";
+    let texts = "config_sentence_transformers.json";
+    for (folder, file, key, value, expected) in [
+        (BERT, config, "is_decoder", json!(true), "false or null"),
+        (BERT, config, "add_cross_attention", json!(true), "false or null"),
+        (BERT, config, "is_encoder_decoder", json!(true), "false or null"),
+        (BERT, config, "pruned_heads", json!({"0": [1]}), "{} or null"),
+        (
+            BERT,
+            config,
+            "position_embedding_type",
+            json!("relative_key"),
+            "\"absolute\" or null",
+        ),
+        (BERT, config, "quantization_config", json!({"bits": 4}), "null"),
+        (
+            BERT,
+            config,
+            "auto_map",
+            json!({"AutoModel": "modeling.JinaBert"}),
+            "null",
+        ),
+        (BERT, config, "hidden_size", json!(0), "a positive integer"),
+        (
+            MPNET,
+            config,
+            "relative_attention_num_buckets",
+            json!(64),
+            "32 or null",
+        ),
+        (
+            ALBERT,
+            config,
+            "num_hidden_groups",
+            json!(9),
+            "at most `num_hidden_layers` 3",
+        ),
+        (
+            MODERN,
+            config,
+            "layer_types",
+            json!(["full_attention"]),
+            "4 layers",
+        ),
+        (
+            MODERN,
+            config,
+            "layer_types",
+            json!(["chunked", "chunked", "chunked", "chunked"]),
+            "full_attention and sliding_attention",
+        ),
+        (MODERN, config, "classifier_pooling", json!("max"), "cls or mean"),
+        (NOMIC, config, "rotary_scaling_factor", json!(2.0), "null"),
+        (
+            NOMIC,
+            config,
+            "rotary_emb_interleaved",
+            json!(true),
+            "false or null",
+        ),
+        (NOMIC, config, "prenorm", json!(true), "false or null"),
+        (NOMIC, config, "qkv_proj_bias", json!(true), "false or null"),
+        (NOMIC, config, "head_dim", json!(4), "8"),
+        (GTE, config, "logn_attention_scale", json!(true), "false or null"),
+        (
+            GTE,
+            config,
+            "rope_scaling",
+            json!({"type": "ntk", "factor": 2.0}),
+            "the type `default` or `linear`",
+        ),
+        (
+            QWEN3,
+            config,
+            "rope_scaling",
+            json!({"rope_type": "yarn", "factor": 2.0}),
+            "the type `default` or `linear`",
+        ),
+        (
+            QWEN3,
+            config,
+            "num_key_value_heads",
+            json!(3),
+            "a divisor of the number of attention heads, 4",
+        ),
+        (
+            QWEN3,
+            config,
+            "layer_types",
+            json!(["full_attention", "linear_attention"]),
+            "full_attention and sliding_attention",
+        ),
+        (QWEN3, config, "rope_theta", json!("high"), "invalid type"),
+        (
+            MISTRAL,
+            config,
+            "sliding_window",
+            json!(0),
+            "a positive integer or null",
+        ),
+        (
+            MISTRAL,
+            config,
+            "is_causal",
+            json!(false),
+            "true with `sliding_window`",
+        ),
+        (
+            MISTRAL,
+            config,
+            "attention_bias",
+            json!(true),
+            "false for the type `mistral`",
+        ),
+        (
+            LLAMA,
+            config,
+            "sliding_window",
+            json!(8),
+            "null for the type `llama`",
+        ),
+        (
+            LABELS,
+            config,
+            "problem_type",
+            json!("ranking"),
+            "single_label_classification",
+        ),
+        (
+            BERT,
+            tokenizer,
+            "truncation_side",
+            json!("middle"),
+            "left or right",
+        ),
+        (
+            BERT,
+            tokenizer,
+            "split_special_tokens",
+            json!(true),
+            "false or null",
+        ),
+        (
+            BERT,
+            tokenizer,
+            "do_lower_case",
+            json!(false),
+            "true, the value of `lowercase` of the normalizer",
+        ),
+        (
+            BERT,
+            tokenizer,
+            "tokenize_chinese_chars",
+            json!(false),
+            "true, the value of `handle_chinese_chars`",
+        ),
+        (
+            BERT,
+            lengths,
+            "transformer_task",
+            json!("text-generation"),
+            "feature-extraction, fill-mask",
+        ),
+        (
+            BERT,
+            lengths,
+            "module_output_name",
+            json!("sentence_embedding"),
+            "token_embeddings",
+        ),
+        (
+            BERT,
+            lengths,
+            "modality_config",
+            json!({"image": {}}),
+            "last_hidden_state",
+        ),
+        (
+            BERT,
+            lengths,
+            "model_args",
+            json!({"gguf_file": "a"}),
+            "{} or null",
+        ),
+        (
+            TOKENS,
+            lengths,
+            "query_expansion",
+            json!({"strategy": "fixed"}),
+            "null",
+        ),
+        (
+            BERT,
+            texts,
+            "similarity_fn_name",
+            json!("jaccard"),
+            "unknown variant",
+        ),
+        (
+            BERT,
+            texts,
+            "model_type",
+            json!("ColBERT"),
+            "SentenceTransformer, SparseEncoder",
+        ),
+        (
+            BERT,
+            texts,
+            "default_prompt_name",
+            json!("clustering"),
+            "the name of a prompt in `prompts`",
+        ),
+        (
+            BERT,
+            "1_Pooling/config.json",
+            "pooling_mode",
+            json!([]),
+            "at least one",
+        ),
+        (
+            BERT,
+            "2_Normalize/config.json",
+            "module_input_name",
+            json!("image_embeds"),
+            "sentence_embedding or token_embeddings",
+        ),
+        (
+            BERT,
+            "2_Normalize/config.json",
+            "module_output_name",
+            json!("scaled"),
+            "`module_input_name`",
+        ),
+        (
+            MODULES,
+            "2_Dense/config.json",
+            "activation_function",
+            json!("my.Snake"),
+            "Tanh, Identity, ReLU",
+        ),
+        (
+            SPARSE,
+            "1_SpladePooling/config.json",
+            "pooling_strategy",
+            json!("mean"),
+            "max or sum",
+        ),
+        (
+            TOKENS,
+            "3_MultiVectorMask/config.json",
+            "keep_only_token_ids",
+            json!([5]),
+            "null",
+        ),
+        (
+            TOKENS,
+            "3_MultiVectorMask/config.json",
+            "skiplist_tasks",
+            json!(["query"]),
+            "document, or query and document",
+        ),
+    ] {
+        let message = ModelCopy::of(folder).set(file, key, &value).load_error();
+        let found = format!("{file}` has `{key}` {value}");
+        let (found, expected) = (found.as_str(), expected.to_owned());
+        assert!(
+            message.contains(found) && message.contains(&expected),
+            "{folder}: {message}"
+        );
+    }
+}
+
+#[test]
+fn unknown_keys_are_errors_in_every_file() {
+    for (folder, file) in [
+        (BERT, "config.json"),
+        (MODERN, "config.json"),
+        (QWEN3, "config.json"),
+        (BERT, "tokenizer_config.json"),
+        (BERT, "sentence_bert_config.json"),
+        (BERT, "config_sentence_transformers.json"),
+        (BERT, "1_Pooling/config.json"),
+        (BERT, "2_Normalize/config.json"),
+        (MODULES, "2_Dense/config.json"),
+        (MODULES, "3_LayerNorm/config.json"),
+        (SPARSE, "1_SpladePooling/config.json"),
+        (TOKENS, "3_MultiVectorMask/config.json"),
+    ] {
+        let message = ModelCopy::of(folder)
+            .set(file, "logit_softcap", &json!(30.0))
+            .load_error();
+        let expected = format!(
+            "{file}` has the unknown key `logit_softcap` with the value 30.0, which may affect the results: if it does not, add \
+             \"logit_softcap\" to `ignored_keys`"
+        );
+        assert!(message.ends_with(&expected), "{folder}: {message}");
+    }
+}
+
+#[test]
+fn an_operator_can_declare_unknown_keys_irrelevant() {
+    let copy = ModelCopy::of(BERT).set("config.json", "trained_by", &json!("me"));
+    let ignoring = |keys: Json| load(json!({"folder": copy.path(), "ignored_keys": keys}), 1);
+    assert!(ignoring(json!(["trained_by"])).is_ok());
+    let failure = ignoring(json!(["trained_by", "trained_with"])).expect_err("no such key");
+    assert_eq!(failure.key, "ignored_keys");
+    assert_eq!(
+        failure.message,
+        "`trained_with` is not an unknown key of a file in the model directory: remove it"
+    );
+}
+
+/// Asserts that the results of a copy of a model are those of the model.
+fn check_unchanged(copy: &ModelCopy, name: &str) {
+    let reference = reference_json("architectures.json");
+    let model = load(json!({"folder": copy.path()}), 1).unwrap_or_else(|failure| panic!("{failure}"));
+    let texts = reference["texts"].as_array().expect("a list");
+    let got: Vec<_> = model
+        .predict("query", texts)
+        .into_iter()
+        .flat_map(vector)
+        .collect();
+    assert_close(&got, &numbers(&reference["expected"][name]["query"]), name);
+}
+
+#[test]
+fn all_names_of_the_file_with_the_maximum_length_are_read() {
+    for name in [
+        "sentence_bert_config.json",
+        "sentence_roberta_config.json",
+        "sentence_distilbert_config.json",
+        "sentence_camembert_config.json",
+        "sentence_albert_config.json",
+        "sentence_xlm-roberta_config.json",
+        "sentence_xlnet_config.json",
+    ] {
+        let copy = ModelCopy::of(BERT).without("sentence_bert_config.json");
+        fs::write(copy.path().join(name), r#"{"max_seq_length": 7}"#).expect("write the file");
+        let model = load(json!({"folder": copy.path(), "truncate": false}), 1).expect("the model loads");
+        let failure = model
+            .predict("query", &[json!("a b c d e f g h")])
+            .remove(0)
+            .expect_err("too long");
+        assert!(
+            failure.message.ends_with("tokens, expected at most 7"),
+            "{name}: {failure}"
+        );
+    }
+}
+
+#[test]
+fn the_side_of_truncation_is_read_from_the_tokenizer() {
+    let text = json!("lake ".repeat(40) + &"deep ".repeat(40));
+    let of = |copy: &ModelCopy| {
+        let model = load(json!({"folder": copy.path()}), 1).expect("the model loads");
+        vector(model.predict("passage", std::slice::from_ref(&text)).remove(0))
+    };
+    let right = of(&ModelCopy::of(BERT));
+    let left = of(&ModelCopy::of(BERT).set("tokenizer_config.json", "truncation_side", &json!("left")));
+    let same = of(&ModelCopy::of(BERT).set(
+        "sentence_bert_config.json",
+        "tokenizer_args",
+        &json!({"truncation_side": "left"}),
+    ));
+    assert_ne!(left, right);
+    assert_eq!(left, same);
+}
+
+#[test]
+fn a_tokenizer_that_does_not_add_the_promised_tokens_is_an_error() {
+    let copy = ModelCopy::of(QWEN3).set("tokenizer_config.json", "add_eos_token", &json!(true));
+    check_unchanged(&copy, "qwen3");
+    let message = copy
+        .set("tokenizer_config.json", "add_eos_token", &json!(false))
+        .load_error();
+    assert!(
+        message.ends_with(
+            "adds the token `<end>`, expected as `add_eos_token` in `tokenizer_config.json` says: false"
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn several_files_with_weights_are_equivalent_to_one() {
+    let copy = ModelCopy::of(QWEN3);
+    let whole = fs::read(copy.path().join("model.safetensors")).expect("read the weights");
+    let (one, other) = halves(&whole);
+    let names = [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ];
+    let mut map = plugin_sdk::serde_json::Map::new();
+    for (name, (file, tensors)) in names.iter().zip([one, other]) {
+        fs::write(copy.path().join(name), file).expect("write the weights");
+        map.extend(tensors.into_iter().map(|tensor| (tensor, json!(name))));
+    }
+    let index = json!({"metadata": {"total_size": 1}, "weight_map": map});
+    fs::write(
+        copy.path().join("model.safetensors.index.json"),
+        index.to_string(),
+    )
+    .expect("write the index");
+    let copy = copy.without("model.safetensors");
+    check_unchanged(&copy, "qwen3");
+
+    let message = copy.without(names[1]).load_error();
+    assert!(
+        message.contains("model-00002-of-00002.safetensors` cannot be read"),
+        "{message}"
+    );
+}
+
+/// Splits a safetensors file into two, with the names of their tensors.
+fn halves(whole: &[u8]) -> ((Vec<u8>, Vec<String>), (Vec<u8>, Vec<String>)) {
+    let (header, data) = header(whole);
+    let tensors: Vec<_> = header
+        .as_object()
+        .expect("an object")
+        .iter()
+        .filter(|(name, _)| *name != "__metadata__")
+        .collect();
+    let (one, other) = tensors.split_at(tensors.len() / 2);
+    let file = |tensors: &[(&String, &Json)]| {
+        let (mut header, mut content) = (plugin_sdk::serde_json::Map::new(), Vec::new());
+        for (name, tensor) in tensors {
+            let offsets: Vec<usize> =
+                plugin_sdk::serde_json::from_value(tensor["data_offsets"].clone()).expect("offsets");
+            let start = content.len();
+            content.extend_from_slice(&data[offsets[0]..offsets[1]]);
+            let mut tensor = (*tensor).clone();
+            tensor["data_offsets"] = json!([start, content.len()]);
+            header.insert((*name).clone(), tensor);
+        }
+        let names = tensors.iter().map(|(name, _)| (*name).clone()).collect();
+        (safetensors(&Json::Object(header), &content), names)
+    };
+    (file(one), file(other))
+}
+
+fn header(file: &[u8]) -> (Json, &[u8]) {
+    let (length, rest) = file.split_first_chunk::<8>().expect("a length");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    (
+        plugin_sdk::serde_json::from_slice(header).expect("valid JSON"),
+        data,
+    )
+}
+
+fn safetensors(header: &Json, data: &[u8]) -> Vec<u8> {
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+/// Renames tensors of a model.
+fn rename_tensors(directory: &Path, rename: impl Fn(&str) -> String) {
+    let path = directory.join("model.safetensors");
+    let file = fs::read(&path).expect("read the weights");
+    let (old, data) = header(&file);
+    let renamed: plugin_sdk::serde_json::Map<_, _> = old
+        .as_object()
+        .expect("an object")
+        .iter()
+        .map(|(name, tensor)| (rename(name), tensor.clone()))
+        .collect();
+    fs::write(path, safetensors(&Json::Object(renamed), data)).expect("write the weights");
+}
+
+#[test]
+fn old_names_of_parameters_are_read() {
+    let copy = ModelCopy::of("architectures/albert");
+    rename_tensors(copy.path(), |name| {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            .replace("LayerNorm.bias", "LayerNorm.beta")
+    });
+    check_unchanged(&copy, "albert");
+}
+
+#[test]
+fn a_nomic_model_as_it_was_published_matches_the_reference() {
+    let names = [
+        ("hidden_size", "n_embd"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+        ("intermediate_size", "n_inner"),
+        ("max_position_embeddings", "n_positions"),
+        ("layer_norm_eps", "layer_norm_epsilon"),
+    ];
+    let copy = ModelCopy::of(NOMIC).edit("config.json", |config| {
+        let config = config.as_object_mut().expect("an object");
+        for (new, old) in names {
+            let value = config.remove(new).expect(new);
+            config.insert(old.to_owned(), value);
+        }
+        config.remove("rope_parameters");
+        config.remove("hidden_act");
+        config.remove("head_dim");
+        config.insert("rotary_emb_base".to_owned(), json!(1000));
+        config.insert("rotary_emb_fraction".to_owned(), json!(1.0));
+        config.insert("activation_function".to_owned(), json!("swiglu"));
+        config.insert(
+            "auto_map".to_owned(),
+            json!({"AutoModel": "modeling_hf_nomic_bert.NomicBertModel"}),
+        );
+    });
+    check_unchanged(&copy, "nomic");
+}
+
+#[test]
+fn a_modernbert_with_older_keys_matches_the_reference() {
+    let copy = ModelCopy::of(MODERN).edit("config.json", |config| {
+        let config = config.as_object_mut().expect("an object");
+        config.remove("rope_parameters");
+        config.remove("layer_types");
+        config.insert("global_rope_theta".to_owned(), json!(160_000.0));
+        config.insert("local_rope_theta".to_owned(), json!(10_000.0));
+        config.insert("global_attn_every_n_layers".to_owned(), json!(3));
+    });
+    check_unchanged(&copy, "modernbert");
+}
+
+#[test]
+fn older_keys_of_pooling_are_read() {
+    let copy = ModelCopy::of("architectures/poolings");
+    let flags = json!({
+        "word_embedding_dimension": 16,
+        "pooling_mode_cls_token": true,
+        "pooling_mode_mean_tokens": false,
+        "pooling_mode_lasttoken": true,
+        "include_prompt": false,
+    });
+    fs::write(copy.path().join("1_Pooling/config.json"), flags.to_string()).expect("write the file");
+    let reference = reference_json("architectures.json");
+    let model = load(json!({"folder": copy.path()}), 1).expect("the model loads");
+    let text = &reference["texts"][0];
+    let got = vector(model.predict("query", std::slice::from_ref(text)).remove(0));
+    // The reference has the last token first, then the first, and then others.
+    let all = numbers(&reference["expected"]["poolings"]["query"][0]);
+    assert_close(&got, &[&all[16..32], &all[..16]].concat(), "two kinds of pooling");
+}
+
+#[test]
+fn modules_that_do_not_match_are_errors() {
+    let message = ModelCopy::of(MODULES)
+        .set("2_Dense/config.json", "use_residual", &json!(false))
+        .load_error();
+    assert!(
+        message.contains("it has the tensor `residual.weight`"),
+        "{message}"
+    );
+    let message = ModelCopy::of(MODULES)
+        .edit("modules.json", |modules| {
+            modules.as_array_mut().expect("a list").remove(2);
+        })
+        .load_error();
+    assert!(
+        message.contains("a module takes vectors of 12 numbers, but those of the modules before it have 16"),
+        "{message}"
+    );
+    let copy = ModelCopy::of(MODULES).without("2_Dense/model.safetensors");
+    assert!(
+        copy.load_error()
+            .contains("2_Dense/model.safetensors` does not exist")
+    );
+    let copy = ModelCopy::of(TOKENS).edit("modules.json", |modules| {
+        modules
+            .as_array_mut()
+            .expect("a list")
+            .insert(1, json!({"path": "1_Pooling", "type": "a.Pooling"}));
+    });
+    fs::create_dir(copy.path().join("1_Pooling")).expect("create the directory");
+    fs::write(
+        copy.path().join("1_Pooling/config.json"),
+        r#"{"pooling_mode": "mean"}"#,
+    )
+    .expect("write the file");
+    let message = copy.load_error();
+    assert!(
+        message.contains("is a module whose input no module before it produces"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_adapter_is_an_error() {
+    let copy = ModelCopy::of(BERT);
+    fs::write(copy.path().join("adapter_config.json"), "{}").expect("write the file");
+    assert!(copy.load_error().contains("adapter_config.json` is an adapter"));
+}
+
+#[test]
+fn the_models_are_those_of_the_reference() {
+    let reference = reference_json("architectures.json");
+    let expected = reference["expected"].as_object().expect("an object");
+    for entry in fs::read_dir(models().join("architectures")).expect("read the directory") {
+        let name = entry.expect("read the directory").file_name();
+        assert!(expected.contains_key(name.to_str().expect("UTF-8")), "{name:?}");
+    }
+}
