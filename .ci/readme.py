@@ -35,6 +35,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
 from pages import ROOT, block, blocks, check, documents
@@ -66,10 +67,12 @@ class Served:
         clean = {
             name: value for name, value in os.environ.items() if name in keep or not name.startswith("INFERENCE_")
         }
+        self.home = tempfile.TemporaryDirectory()
         self.shell = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=ROOT,
-            env=clean | {"INFERENCE_PORT": "0", "INFERENCE_HOST": "127.0.0.1"},
+            env=clean | {"INFERENCE_PORT": "0", "INFERENCE_HOST": "127.0.0.1"}
+            | {"INFERENCE_JOBS_PATH": f"{self.home.name}/jobs.sqlite"},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -118,9 +121,9 @@ class Served:
             os.killpg(self.shell.pid, signal.SIGKILL)
 
 
-def send(request, address):
+def send(request, text, address):
     """Send a request and return the JSON documents that it prints."""
-    command = re.sub(r"\b(localhost|127\.0\.0\.1):8080\b", address, request.text)
+    command = re.sub(r"\b(localhost|127\.0\.0\.1):8080\b", address, text)
     if address not in command:
         sys.exit(f"{request.place}: expected a request to localhost:8080, got:\n{request.text}")
     print(f"$ {command}", end="", flush=True)
@@ -217,7 +220,7 @@ class Session:
         elif kind == "request" and not self.skipping:
             if self.served is None:
                 sys.exit(f"{block.place}: no server before this request")
-            self.answer = send(block, self.address)
+            self.answer = send(block, self.with_executable(block.text), self.address)
         elif kind == "answer" and not self.skipping:
             if self.answer is None:
                 sys.exit(f"{block.place}: no request before this answer")

@@ -374,6 +374,7 @@ fn help_lists_all_commands_and_unknown_flags_are_rejected() {
         "check",
         "config-reference",
         "inspect",
+        "batch",
         "bench",
         "status",
         "new",

@@ -18,7 +18,7 @@ const FOUNDATION: &str = "Foundation";
 const ONE_WAY: [(&str, &str); 1] = [("reload", "registry")];
 
 /// Modules that are clients of the server: they share only the foundation with it.
-const CLIENTS: [&str; 3] = ["bench", "client", "status"];
+const CLIENTS: [&str; 4] = ["batch", "bench", "client", "status"];
 
 /// The module that all clients share.
 const CLIENT_LIBRARY: &str = "client";

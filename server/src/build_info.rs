@@ -20,9 +20,10 @@ pub const TARGET: &str = env!("BUILD_TARGET");
 pub const UNKNOWN: &str = "unknown";
 
 /// The optional features of the server, and whether this build has them.
-const FEATURES: [(&str, bool); 8] = [
+const FEATURES: [(&str, bool); 9] = [
     ("grpc", cfg!(feature = "grpc")),
     ("docs", cfg!(feature = "docs")),
+    ("batch", cfg!(feature = "batch")),
     ("bench", cfg!(feature = "bench")),
     ("calibrate", cfg!(feature = "calibrate")),
     ("jobs", cfg!(feature = "jobs")),

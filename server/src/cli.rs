@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+#[cfg(feature = "batch")]
+use crate::batch::BatchArgs;
 #[cfg(feature = "bench")]
 use crate::bench::BenchArgs;
 use crate::build_info;
@@ -102,6 +104,9 @@ pub enum Command {
     /// Measure the memory and the time of a model's batches, and suggest limits
     #[cfg(feature = "calibrate")]
     Calibrate(CalibrateArgs),
+    /// Run the requests of a file as durable jobs, and write their results to another file; continues after an interruption
+    #[cfg(feature = "batch")]
+    Batch(BatchArgs),
     /// Load-test a running server and report throughput and latency
     #[cfg(feature = "bench")]
     Bench(BenchArgs),
@@ -423,6 +428,8 @@ mod tests {
         }
         for name in [
             "INFERENCE_CONFIG",
+            "INFERENCE_BATCH_URL",
+            "INFERENCE_BATCH_KEY",
             "INFERENCE_BENCH_URL",
             "INFERENCE_BENCH_KEY",
             "INFERENCE_STATUS_URL",

@@ -7,9 +7,10 @@
 //!
 //! **Application**: builds the parts and owns every thread.
 //! - [`app`]: start, reload and shutdown of the server, in order; the commands `calibrate`, `check` and `inspect`.
+//! - [`batch`]: the command `batch`, a client that runs the requests of a file as jobs (feature `batch`).
 //! - [`bench`](mod@bench): the command `bench`, a client that load-tests a server (feature `bench`).
 //! - [`cli`]: the command line.
-//! - [`client`]: the HTTP client of the commands `bench` and `status`.
+//! - [`client`]: the HTTP client of the commands `batch`, `bench` and `status`.
 //! - [`init`]: the server as the first process of a container.
 //! - [`logging`]: the log, as text or JSON.
 //! - [`open_files`]: the limit on open files.
@@ -68,6 +69,8 @@
 
 pub mod api;
 pub mod app;
+#[cfg(feature = "batch")]
+pub mod batch;
 pub mod batch_context;
 pub mod batcher;
 pub mod batching;
@@ -77,13 +80,10 @@ pub mod build_info;
 pub mod byte_budget;
 pub mod calibration;
 pub mod cli;
-#[cfg(any(feature = "bench", feature = "status"))]
+#[cfg(any(feature = "batch", feature = "bench", feature = "status"))]
 #[cfg_attr(
-    not(feature = "bench"),
-    allow(
-        dead_code,
-        reason = "the load test uses more of the client than the other commands"
-    )
+    not(all(feature = "batch", feature = "bench")),
+    allow(dead_code, reason = "each command uses another part of the client")
 )]
 pub mod client;
 pub mod clock;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use inference_server::app;
+#[cfg(feature = "batch")]
+use inference_server::batch;
 #[cfg(feature = "bench")]
 use inference_server::bench;
 #[cfg(feature = "calibrate")]
@@ -44,6 +46,8 @@ fn run() -> ExitCode {
         Some(Command::Key {
             command: KeyCommand::New(args),
         }) => new_key(&args),
+        #[cfg(feature = "batch")]
+        Some(Command::Batch(args)) => batch(args),
         #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => bench(args),
         #[cfg(feature = "calibrate")]
@@ -197,6 +201,14 @@ fn write_man_pages(directory: &Path) -> ExitCode {
             ));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(feature = "batch")]
+fn batch(args: batch::BatchArgs) -> ExitCode {
+    match batch::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
     }
 }
 

@@ -191,6 +191,14 @@ routes! {
     V1_LABEL = Route::client(&["/v1/models/{model}/labels/{label}", "/v1/models/{model}/labels/{label}/metadata"]);
     /// Describes a model.
     MODEL = Route::client(&["/v1/models/{model}"]).compressible();
+    /// Lists durable jobs.
+    JOBS = Route::client(&["/v1/jobs"]).compressible();
+    /// Describes, cancels or removes a job.
+    JOB = Route::client(&["/v1/jobs/{job}"]);
+    /// The result of a job.
+    JOB_RESULT = Route::client(&["/v1/jobs/{job}/result"]).compressible();
+    /// Queues a job again that has used all of its attempts.
+    JOB_RETRY = Route::client(&["/v1/jobs/{job}/retry"]);
     /// Describes the server in the Open Inference Protocol.
     V2_SERVER = Route::client(&["/v2", "/v2/"]);
     /// Liveness in the Open Inference Protocol.

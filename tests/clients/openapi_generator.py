@@ -78,6 +78,9 @@ def main():
         for operation in operations:
             identifier = operation["operationId"]
             assert identifier in found, f"{identifier} was not generated, only {sorted(found)}"
+            if operation["tags"] == ["Jobs"]:
+                # openapi_client.py calls them, with a job.
+                continue
             reply = call(found[identifier], operation)
             assert reply.status_code == 200, f"{identifier}: {reply.status_code} {reply.raw_data}"
         print(f"{len(operations)} operations")

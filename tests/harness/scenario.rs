@@ -163,6 +163,7 @@ impl Scenario {
         command
             .current_dir(self.dir())
             .env("INFERENCE_PLUGIN_DIR", plugins::directory())
+            .env("INFERENCE_JOBS_PATH", self.dir().join("jobs.sqlite"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use plugin_abi::manifest::TaskManifest;
 
 use super::api_keys::Client;
+use super::execution::{Checked, Execution, ItemsOutcome};
 use super::failure::{Code, Failure};
 use super::model_view::ModelView;
 use super::request_options::RequestOptions;
 use super::request_record::RequestRecord;
+use crate::batching::Priority;
 use crate::byte_budget::Reservation;
 use crate::clock;
 use crate::engine::{Reply, Request};
@@ -248,7 +250,7 @@ impl Call {
 
     /// Counts the items for the limits of the client, queues them, and waits for their outcomes. They run in batches with
     /// the items of other requests. `decoded` is what [`Decoding::keep`](super::Decoding::keep) returned for them.
-    /// Dropping the future cancels the items that have not started.
+    /// Dropping the future cancels the items that have not started. If the request is only checked, the items do not run.
     pub async fn run(
         &self,
         items: Vec<Result<ItemInput, ItemError>>,
@@ -257,18 +259,46 @@ impl Call {
         record: &mut RequestRecord,
     ) -> Result<Reply, Failure> {
         self.client.admit_items(items.len())?;
+        let priority = match &options.execution {
+            Execution::Interactive => options.priority,
+            Execution::Job(job) => {
+                record.discard();
+                // Invalid items do not run.
+                if items.iter().any(Result::is_ok) {
+                    job.start().await?;
+                }
+                Priority::Low
+            }
+            Execution::Check(checked) => {
+                record.discard();
+                let _ = checked.set(self.checked(&items, options.priority));
+                return Err(Execution::checked());
+            }
+        };
         let pending = self.generation.engine.submit(Request {
             task: self.task,
             items,
             decoded,
             received: record.received(),
             timeout: options.timeout,
-            priority: options.priority,
+            priority,
             tracking: record.track(options.request_id),
         })?;
         let mut reply = pending.reply().await;
         record.ran(&mut reply);
+        if let Execution::Job(job) = &options.execution {
+            job.finish(items_outcome(&reply));
+        }
         Ok(reply)
+    }
+
+    fn checked(&self, items: &[Result<ItemInput, ItemError>], priority: Priority) -> Checked {
+        Checked {
+            model: self.entry.name().to_owned(),
+            task: self.manifest().name.clone(),
+            items: items.len(),
+            priority,
+        }
     }
 
     /// Records the time since `started` as the encoding time of the reply, and whether all items succeeded. Returns
@@ -277,6 +307,15 @@ impl Call {
         let elapsed = clock::now().saturating_duration_since(started);
         self.generation.engine.encoded(self.task, succeeded, elapsed);
         elapsed
+    }
+}
+
+fn items_outcome(reply: &Reply) -> ItemsOutcome {
+    let failures = reply.outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+    let most_severe = failures.max_by_key(|error| Code::of_item(error));
+    ItemsOutcome {
+        succeeded: reply.outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
+        failure: most_severe.map(Failure::from),
     }
 }
 

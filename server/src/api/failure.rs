@@ -21,6 +21,10 @@ pub enum Code {
     Forbidden,
     /// The route, model or task does not exist.
     NotFound,
+    /// The operation is not possible in the present state, or another request used the same idempotency key.
+    Conflict,
+    /// There is no result, and there will not be one.
+    Gone,
     /// The route exists, but does not support the method.
     MethodNotAllowed,
     /// The client accepts none of the available content encodings.
@@ -43,6 +47,8 @@ pub enum Code {
     Overloaded,
     /// The deadline passed.
     DeadlineExceeded,
+    /// There is no room left in the store of jobs.
+    StorageFull,
     /// The model is loading, failed to load or is unloaded, or the server is shutting down.
     Unavailable,
     /// The model ran out of memory.
@@ -55,11 +61,13 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
         Self::NotFound,
+        Self::Conflict,
+        Self::Gone,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::RequestTimeout,
@@ -71,6 +79,7 @@ impl Code {
         Self::QueueFull,
         Self::Overloaded,
         Self::DeadlineExceeded,
+        Self::StorageFull,
         Self::Unavailable,
         Self::OutOfMemory,
         Self::ModelFault,
@@ -84,6 +93,8 @@ impl Code {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Gone => "gone",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
             Self::RequestTimeout => "request_timeout",
@@ -95,6 +106,7 @@ impl Code {
             Self::QueueFull => "queue_full",
             Self::Overloaded => "overloaded",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::StorageFull => "storage_full",
             Self::Unavailable => "unavailable",
             Self::OutOfMemory => "out_of_memory",
             Self::ModelFault => "model_fault",
@@ -109,6 +121,8 @@ impl Code {
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::Gone => 410,
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable => 406,
             Self::RequestTimeout => 408,
@@ -119,6 +133,7 @@ impl Code {
             Self::OutOfMemory | Self::ModelFault | Self::Internal => 500,
             Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
+            Self::StorageFull => 507,
         }
     }
 
@@ -134,9 +149,15 @@ impl Code {
             | Self::UnsupportedMediaType
             | Self::InvalidInput => 3,
             Self::RequestTimeout | Self::DeadlineExceeded => 4,
-            Self::NotFound => 5,
+            Self::NotFound | Self::Gone => 5,
+            Self::Conflict => 9,
             Self::Forbidden => 7,
-            Self::TooLarge | Self::RateLimited | Self::QueueFull | Self::Overloaded | Self::OutOfMemory => 8,
+            Self::TooLarge
+            | Self::RateLimited
+            | Self::QueueFull
+            | Self::Overloaded
+            | Self::StorageFull
+            | Self::OutOfMemory => 8,
             Self::Unsupported => 12,
             Self::ModelFault | Self::Internal => 13,
             Self::Unavailable => 14,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::execution::Execution;
 use super::failure::{Code, Failure};
 use crate::batching::Priority;
 
@@ -18,10 +19,12 @@ pub struct RequestOptions {
     pub priority: Priority,
     /// Request id for the log; empty if there is none.
     pub request_id: Arc<str>,
+    /// How its items run.
+    pub execution: Execution,
 }
 
 /// Maximum timeout. It keeps deadlines within the range of the clock.
-const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl RequestOptions {
     /// Parses `x-request-timeout`, `x-priority` and `x-request-id`. `header` returns the value of a header.
@@ -48,6 +51,7 @@ impl RequestOptions {
             timeout,
             priority,
             request_id: request_id(header).unwrap_or_default().into(),
+            execution: Execution::Interactive,
         })
     }
 
@@ -154,6 +158,7 @@ mod tests {
                 timeout: Duration::from_secs(9),
                 priority: Priority::Normal,
                 request_id: "".into(),
+                execution: Execution::Interactive,
             }
         );
     }
@@ -184,6 +189,7 @@ mod tests {
             timeout: Duration::from_secs(9),
             priority: Priority::Low,
             request_id: "".into(),
+            execution: Execution::Interactive,
         };
         options.override_with(Some(0), Some(0));
         assert_eq!((options.timeout.as_secs(), options.priority), (9, Priority::Low));

@@ -30,6 +30,7 @@ pub struct RequestRecord {
     encode: Option<(Instant, Duration)>,
     status: u16,
     grpc_status: Option<i32>,
+    is_discarded: bool,
 }
 
 /// The model, and the task if it is known.
@@ -71,6 +72,7 @@ impl RequestRecord {
             encode: None,
             status: CLIENT_CLOSED_REQUEST,
             grpc_status: None,
+            is_discarded: false,
         }
     }
 
@@ -125,6 +127,11 @@ impl RequestRecord {
     /// Sets the gRPC status of the reply.
     pub fn set_grpc_status(&mut self, status: i32) {
         self.grpc_status = Some(status);
+    }
+
+    /// Does not count the request: it became a job, whose run is recorded.
+    pub(super) fn discard(&mut self) {
+        self.is_discarded = true;
     }
 
     /// Finishes the record with the HTTP status of the reply.
@@ -215,6 +222,9 @@ impl RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
+        if self.is_discarded {
+            return;
+        }
         let now = clock::now();
         self.count(now, now.saturating_duration_since(self.received));
         self.finish_trace(now);

@@ -47,11 +47,12 @@ use crate::grpc;
 use crate::http;
 use crate::isolation::confine::{Confinement, ResourceAllocator};
 use crate::isolation::{self, LoadFailure, Program};
+use crate::jobs::{Jobs, Runner, StoreError};
 use crate::loader::{self, Inspection, LoadError, Loader, ProbeProgram};
 use crate::logging;
-use crate::metrics::Metrics;
 #[cfg(feature = "traces")]
 use crate::metrics::TraceMetrics;
+use crate::metrics::{JobMetrics, Metrics};
 use crate::open_files::TooFewFiles;
 use crate::registry::{ModelStateMetrics, Registry};
 use crate::reload::{LoadEnvironment, ModelFailure, Reloader};
@@ -105,6 +106,9 @@ pub enum AppError {
     /// The metrics are invalid.
     #[error("cannot set up the metrics")]
     Metrics(#[from] prometheus::Error),
+    /// The jobs that were stored cannot be read.
+    #[error("cannot open the store of jobs")]
+    Jobs(#[from] StoreError),
     /// Traces cannot be exported.
     #[cfg(feature = "traces")]
     #[error(transparent)]
@@ -250,6 +254,8 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         listening.server.max_connections = max_connections;
         let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
         metrics.expose_budget(&budget)?;
+        let jobs = Arc::new(Jobs::new(settings.jobs.clone(), JobMetrics::new(&metrics)?));
+        jobs.open().await?;
         let certificates = certificates::open(&settings, &metrics)?;
         let keys = ApiKeys::new(&settings.server, &settings.keys, &metrics)?;
         let (telemetry, traces) = telemetry(&settings, metrics)?;
@@ -260,7 +266,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             registry.clone(),
             telemetry.clone(),
             (control.clone(), keys.clone()),
-            budget.clone(),
+            (budget.clone(), jobs.clone()),
         )?;
         #[cfg(not(feature = "grpc"))]
         reject_grpc_socket(sockets.grpc.as_ref())?;
@@ -299,6 +305,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             &settings,
             certificates.clone(),
         )?;
+        let runner = start_runner(&jobs, &registry, &server)?;
         let running = Running {
             settings,
             registry: registry.clone(),
@@ -308,6 +315,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
                 grpc,
             },
             models,
+            jobs: (jobs, runner),
             traces,
             signals,
         };
@@ -320,6 +328,19 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             never = service_manager::feed_watchdog(|| heartbeats.wait_for_all()) => match never {},
         }
     })
+}
+
+/// Starts the thread that runs jobs, unless they are disabled.
+fn start_runner(
+    jobs: &Arc<Jobs>,
+    registry: &Arc<Registry>,
+    server: &http::Server,
+) -> Result<Option<Runner>, io::Error> {
+    if !jobs.settings.enabled {
+        return Ok(None);
+    }
+    let executor = server.job_executor();
+    Runner::start(jobs.clone(), registry.clone(), move || executor).map(Some)
 }
 
 /// Rejects a socket for gRPC in a build that does not serve it.

@@ -12,6 +12,7 @@ use crate::config::Settings;
 #[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::http;
+use crate::jobs::{Jobs, Runner};
 use crate::registry::Registry;
 use crate::signals::{Signal, Signals};
 
@@ -31,6 +32,8 @@ pub(super) struct Running {
     pub(super) registry: Arc<Registry>,
     pub(super) servers: Servers,
     pub(super) models: ModelThread,
+    /// The jobs, and the thread that runs them.
+    pub(super) jobs: (Arc<Jobs>, Option<Runner>),
     pub(super) traces: Option<TraceExporter>,
     pub(super) signals: Signals,
 }
@@ -93,10 +96,11 @@ impl Running {
             registry,
             servers,
             models,
+            jobs,
             traces,
             mut signals,
         } = self;
-        let shut_down = shut_down(&settings, &registry, servers, models, traces);
+        let shut_down = shut_down(&settings, &registry, servers, (models, jobs), traces);
         tokio::pin!(shut_down);
         loop {
             tokio::select! {
@@ -129,12 +133,13 @@ fn is_second_request(first: Instant, now: Instant) -> bool {
     now.saturating_duration_since(first) > REPEATED_SIGNAL_INTERVAL
 }
 
-/// Reports "not ready", keeps serving for `shutdown_delay` so that load balancers can react, then drains servers and models.
+/// Reports "not ready", keeps serving for `shutdown_delay` so that load balancers can react, then drains servers, jobs and
+/// models.
 async fn shut_down(
     settings: &Settings,
     registry: &Registry,
     servers: Servers,
-    models: ModelThread,
+    (models, (jobs, runner)): (ModelThread, (Arc<Jobs>, Option<Runner>)),
     traces: Option<TraceExporter>,
 ) -> Result<(), AppError> {
     let delay = settings.server.shutdown_delay;
@@ -144,6 +149,7 @@ async fn shut_down(
         delay.as_secs_f64()
     );
     registry.start_draining();
+    jobs.stop();
     servers.http.start_draining();
     tokio::time::sleep(delay).await;
     let deadline = clock::now() + settings.server.drain_timeout;
@@ -153,6 +159,9 @@ async fn shut_down(
             "requests were still in flight after {} s (drain_timeout)",
             settings.server.drain_timeout.as_secs_f64()
         );
+    }
+    if let Some(runner) = runner {
+        runner.stop(deadline).await;
     }
     let stopped = models.shut_down(deadline, answered).await;
     if let Some(traces) = traces

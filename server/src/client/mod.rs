@@ -140,7 +140,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn new(kind: FailureKind, message: impl fmt::Display) -> Self {
+    pub(crate) fn new(kind: FailureKind, message: impl fmt::Display) -> Self {
         let message = message.to_string();
         Self { kind, message }
     }
@@ -170,6 +170,20 @@ impl Failure {
 
     pub(crate) fn timeout(after: Duration) -> Self {
         Self::new(FailureKind::Timeout, format_args!("no reply within {after:?}"))
+    }
+}
+
+/// A reply, whatever its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+}
+
+impl Received {
+    /// The message of an error reply.
+    pub(crate) fn message(&self) -> String {
+        message_of(&self.body).unwrap_or_else(|| "the reply is empty".to_owned())
     }
 }
 
@@ -243,6 +257,15 @@ impl Connection {
             return Err(error_reply(response).await?);
         }
         read(response).await
+    }
+
+    /// Like [`send`](Self::send), but returns the status and the body of any reply.
+    pub(crate) async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Received, Failure> {
+        let response = self.respond(request).await?;
+        Ok(Received {
+            status: response.status().as_u16(),
+            body: read(response).await?,
+        })
     }
 
     async fn respond(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {

@@ -90,6 +90,11 @@ pub(super) const MODEL_PATTERN: Text = Text {
     value_name: Some("PATTERN"),
     check: model_pattern,
 };
+pub(super) const JOB_STORE: Text = Text {
+    expected: "\"sqlite\", or a URL such as \"postgres://user:password@host/database\"",
+    value_name: Some("STORE"),
+    check: job_store,
+};
 pub(super) const FILE: Text = Text {
     expected: "the path of a file",
     value_name: Some("FILE"),
@@ -137,6 +142,16 @@ fn model_pattern(text: &str) -> Result<(), String> {
     match start.len() {
         0..=MAX_PATTERN_LENGTH => Ok(()),
         length => Err(format!("shorten it: it has {length} characters")),
+    }
+}
+
+fn job_store(text: &str) -> Result<(), String> {
+    let is_url = ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+    match text == "sqlite" || is_url {
+        true => printable(text),
+        false => Err("use \"sqlite\", or a URL that starts with postgres://".to_owned()),
     }
 }
 

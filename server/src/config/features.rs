@@ -3,7 +3,7 @@
 use super::document::Document;
 use super::error::{ConfigError, Origin};
 use super::file::ModelTable;
-use super::keys::{Located, WrittenServer};
+use super::keys::{Located, WrittenJobs, WrittenServer};
 use crate::resources::Sandbox;
 
 /// The optional parts of the server: the features of the crate.
@@ -11,6 +11,7 @@ use crate::resources::Sandbox;
 pub(super) struct Features {
     pub(super) grpc: bool,
     pub(super) docs: bool,
+    pub(super) jobs: bool,
     pub(super) sandbox: bool,
     pub(super) traces: bool,
 }
@@ -20,16 +21,17 @@ impl Features {
     pub(super) const BUILT: Self = Self {
         grpc: cfg!(feature = "grpc"),
         docs: cfg!(feature = "docs"),
+        jobs: cfg!(feature = "jobs"),
         sandbox: cfg!(feature = "sandbox"),
         traces: cfg!(feature = "traces"),
     };
 
-    /// Rejects values that need a missing part. `servers` are the values of each source, and `collector` is the endpoint
-    /// of traces.
+    /// Rejects values that need a missing part. `servers` and `jobs` are the values of each source, and `collector` is the
+    /// endpoint of traces.
     pub(super) fn reject_missing(
         self,
         document: &Document<'_>,
-        servers: &[&WrittenServer],
+        (servers, jobs): (&[&WrittenServer], &[&WrittenJobs]),
         collector: Option<&Located<String>>,
         models: &[ModelTable],
         errors: &mut Vec<ConfigError>,
@@ -49,6 +51,20 @@ impl Features {
             }
             if let Some(docs) = server.docs.as_ref().filter(|docs| docs.value && !self.docs) {
                 reject("`docs = true`", "docs", "remove `docs`", &docs.origin);
+            }
+        }
+        for jobs in jobs {
+            if let Some(enabled) = jobs
+                .enabled
+                .as_ref()
+                .filter(|enabled| enabled.value && !self.jobs)
+            {
+                reject(
+                    "`enabled = true` in [jobs]",
+                    "jobs",
+                    "remove `enabled`",
+                    &enabled.origin,
+                );
             }
         }
         if let Some(collector) = collector.filter(|_| !self.traces) {
@@ -75,7 +91,8 @@ mod tests {
     use crate::config::file;
 
     const EVERYTHING: &str = "[server]\ngrpc_port = 1\ndocs = true\n[[models]]\nname = \"a\"\nplugin = \"a\"\n\
-                              isolation = \"process\"\nsandbox = \"on\"\n[tracing]\nendpoint = \"http://a\"\n";
+                              isolation = \"process\"\nsandbox = \"on\"\n[tracing]\nendpoint = \"http://a\"\n\
+                              [jobs]\nenabled = true\n";
 
     fn errors(features: Features, text: &str) -> Vec<String> {
         let document = Document::new("models.toml", text);
@@ -85,7 +102,7 @@ mod tests {
         let collector = written.tracing.endpoint.as_ref();
         features.reject_missing(
             &document,
-            &[&written.server],
+            (&[&written.server], &[&written.jobs]),
             collector,
             &written.models,
             &mut errors,
@@ -101,6 +118,7 @@ mod tests {
         let none = Features {
             grpc: false,
             docs: false,
+            jobs: false,
             sandbox: false,
             traces: false,
         };
@@ -109,6 +127,7 @@ mod tests {
             [
                 "models.toml:2:13: `grpc_port` requires the feature `grpc`, which this build of the server omits",
                 "models.toml:3:8: `docs = true` requires the feature `docs`, which this build of the server omits",
+                "models.toml:12:11: `enabled = true` in [jobs] requires the feature `jobs`, which this build of the server omits",
                 "models.toml:10:12: the export of traces requires the feature `traces`, which this build of the server omits",
                 "models.toml:8:11: `sandbox = \"on\"` requires the feature `sandbox`, which this build of the server omits",
             ]
@@ -123,6 +142,7 @@ mod tests {
         let all = Features {
             grpc: true,
             docs: true,
+            jobs: true,
             sandbox: true,
             traces: true,
         };

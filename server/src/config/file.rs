@@ -13,7 +13,7 @@ use super::document::Document;
 use super::env_table::EnvTable;
 use super::error::{ConfigError, Location, Origin, alternatives};
 use super::keys::{
-    KeyDefault, Located, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel,
+    KeyDefault, Located, Section, WrittenBatching, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenModel,
     WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
 };
 use super::plugin_settings::PluginSettings;
@@ -27,6 +27,7 @@ pub(super) struct WrittenFile {
     pub(super) logging: WrittenLogging,
     pub(super) tracing: WrittenTracing,
     pub(super) metrics: WrittenMetrics,
+    pub(super) jobs: WrittenJobs,
     pub(super) batching: WrittenBatching,
     pub(super) models: Vec<ModelTable>,
 }
@@ -142,7 +143,9 @@ impl Reader<'_, '_> {
     fn root(&mut self, root: &DeTable<'_>) -> WrittenFile {
         let level = Level {
             place: "at the top level",
-            tables: &["server", "logging", "tracing", "metrics", "batching", "models"],
+            tables: &[
+                "server", "logging", "tracing", "metrics", "jobs", "batching", "models",
+            ],
             is_configuration: true,
         };
         // After a broken header, the parser assigns its keys to the top level.
@@ -153,10 +156,12 @@ impl Reader<'_, '_> {
         let mut logging = WrittenLogging::empty();
         let mut tracing = WrittenTracing::empty();
         let mut metrics = WrittenMetrics::empty();
+        let mut jobs = WrittenJobs::empty();
         let mut batching = WrittenBatching::empty();
         self.subsection(root, "logging", "[logging]", &mut [&mut logging]);
         self.subsection(root, "tracing", "[tracing]", &mut [&mut tracing]);
         self.subsection(root, "metrics", "[metrics]", &mut [&mut metrics]);
+        self.subsection(root, "jobs", "[jobs]", &mut [&mut jobs]);
         self.subsection(root, "batching", "[batching]", &mut [&mut batching]);
         WrittenFile {
             server,
@@ -164,6 +169,7 @@ impl Reader<'_, '_> {
             logging,
             tracing,
             metrics,
+            jobs,
             batching,
             models: self.models(root),
         }
@@ -436,6 +442,7 @@ fn tables_with(name: &str) -> Option<String> {
         ("[logging]", WrittenLogging::KEYS),
         ("[tracing]", WrittenTracing::KEYS),
         ("[metrics]", WrittenMetrics::KEYS),
+        ("[jobs]", WrittenJobs::KEYS),
         (
             "[batching], [models.batching] or [models.tasks.…]",
             WrittenBatching::KEYS,

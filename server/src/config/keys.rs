@@ -9,8 +9,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::checks::{
-    CALIBRATION, CORS_ORIGIN, DIRECTORY, FILE, FREE_TEXT, HOST, KEY, LOG_FILTER, NAME, OTLP_ENDPOINT,
-    OTLP_HEADER, PATH_PATTERN, PEM_FILE, PLUGIN, ROUTE,
+    CALIBRATION, CORS_ORIGIN, DIRECTORY, FILE, FREE_TEXT, HOST, JOB_STORE, KEY, LOG_FILTER, NAME,
+    OTLP_ENDPOINT, OTLP_HEADER, PATH_PATTERN, PEM_FILE, PLUGIN, ROUTE,
 };
 use super::error::Origin;
 use super::rule::{
@@ -339,6 +339,39 @@ section! {
         /// Buckets for the other stages of a request: preparation, queue, encoding, and the wait of a batch for more
         /// items.
         stage_buckets: Vec<Duration> = BUCKETS, Value("[]"), "INFERENCE_METRICS_STAGE_BUCKETS";
+    }
+}
+
+section! {
+    /// Durable jobs.
+    WrittenJobs {
+        /// Accept jobs: requests with the header `Prefer: respond-async`, which are stored before they are acknowledged.
+        enabled: bool = Toggle, Value("true"), "INFERENCE_JOBS_ENABLED";
+        /// Store of the jobs: "sqlite" for a file on this machine, or the URL of a PostgreSQL database, which any number of
+        /// servers can share.
+        store: Secret = SecretText(JOB_STORE), Value("\"sqlite\""), "INFERENCE_JOBS_STORE";
+        /// File of the store "sqlite". It is created with the first job. Only one server can use it at a time. In the
+        /// configuration file, a relative path starts at the directory of that file.
+        path: String = FILE,
+            Derived { applies: "`jobs.sqlite` in the directory of the configuration file", example: "\"/var/lib/inference/jobs.sqlite\"" },
+            "INFERENCE_JOBS_PATH";
+        /// Maximum number of jobs that wait or run. Above it, jobs are rejected with 429.
+        max_queued_jobs: NonZeroUsize = count(100_000_000), Value("1000000"), "INFERENCE_JOBS_MAX_QUEUED_JOBS";
+        /// Maximum size of the body of a job, after decompression. Larger bodies are rejected with 413.
+        max_job_size: usize = Size { min: 1 << 10, max: 1 << 30 },
+            Derived { applies: "`max_body_size` of [server]", example: "\"16MiB\"" }, "INFERENCE_JOBS_MAX_JOB_SIZE";
+        /// Maximum size of the result of a job. A job with a larger result fails.
+        max_result_size: usize = Size { min: 1 << 10, max: 1 << 30 }, Value("\"64MiB\""), "INFERENCE_JOBS_MAX_RESULT_SIZE";
+        /// Maximum size of all jobs and results in the store. Above it, jobs are rejected with 507.
+        max_disk_size: usize = Size { min: 1 << 20, max: 1 << 50 }, Value("\"10GiB\""), "INFERENCE_JOBS_MAX_DISK_SIZE";
+        /// Time for which finished jobs and their results are kept.
+        retention: Duration = time_span(Duration::from_secs(1), HOUR.saturating_mul(24 * 366)), Value("\"72h\""),
+            "INFERENCE_JOBS_RETENTION";
+        /// Maximum number of times that a job starts. An attempt ends without a result if the server or the process of the
+        /// model exits while the job runs. A job without a result after its last attempt fails, and can be retried.
+        max_attempts: NonZeroUsize = count(1000), Value("3"), "INFERENCE_JOBS_MAX_ATTEMPTS";
+        /// Time after which another server continues the jobs of a server that no longer renews its claim on them.
+        lease: Duration = time_span(Duration::from_secs(1), HOUR), Value("\"30s\""), "INFERENCE_JOBS_LEASE";
     }
 }
 

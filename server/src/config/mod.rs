@@ -37,8 +37,8 @@ pub use overrides::{Flag, Overrides, flags};
 pub use reference::{reference_markdown, reference_toml};
 pub use resolve::{Examined, Facts, Source, examine, resolve};
 pub use settings::{
-    CalibrationSource, CollectorSettings, Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash,
-    OtlpProtocol, ProcessSettings, SamplingSettings, ServerSettings, Settings, SlowRequests,
-    SpanBatchSettings, TaskSettings, TlsSettings, TracingSettings,
+    CalibrationSource, CollectorSettings, Isolation, JobSettings, JobStoreSetting, LogFormat,
+    LoggingSettings, ModelSettings, OnCrash, OtlpProtocol, ProcessSettings, SamplingSettings, ServerSettings,
+    Settings, SlowRequests, SpanBatchSettings, TaskSettings, TlsSettings, TracingSettings,
 };
 pub use units::size as parse_size;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, ConfigWarning, Origin};
 use super::keys::{
-    Key, KeyDefault, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenServer, WrittenTls,
+    Key, KeyDefault, Section, WrittenBatching, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenServer,
+    WrittenTls,
 };
 use super::rule::{Mismatch, Written};
 use super::settings::variable_suffix;
@@ -116,6 +117,7 @@ pub(super) struct Layer {
     pub(super) tls: WrittenTls,
     pub(super) logging: WrittenLogging,
     pub(super) metrics: WrittenMetrics,
+    pub(super) jobs: WrittenJobs,
     pub(super) batching: WrittenBatching,
 }
 
@@ -126,17 +128,19 @@ impl Layer {
             tls: WrittenTls::empty(),
             logging: WrittenLogging::empty(),
             metrics: WrittenMetrics::empty(),
+            jobs: WrittenJobs::empty(),
             batching: WrittenBatching::empty(),
         }
     }
 
     /// Its sections, each with its place as messages name it.
-    pub(super) fn sections(&mut self) -> [(&'static str, &mut dyn Section); 5] {
+    pub(super) fn sections(&mut self) -> [(&'static str, &mut dyn Section); 6] {
         [
             ("in [server]", &mut self.server),
             ("in [server.tls]", &mut self.tls),
             ("in [logging]", &mut self.logging),
             ("in [metrics]", &mut self.metrics),
+            ("in [jobs]", &mut self.jobs),
             ("in [batching]", &mut self.batching),
         ]
     }

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::key_file;
 use super::keys::{
-    Key, KeyDefault, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
-    WrittenTask, WrittenTls, WrittenTracing,
+    Key, KeyDefault, WrittenBatching, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenModel,
+    WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
 };
 
 const HEADER: &str = "\
@@ -57,6 +57,8 @@ pub fn reference_toml() -> String {
     push_keys(&mut text, WrittenTracing::KEYS);
     let _ = write!(text, "\n{METRICS_HEADER}[metrics]\n");
     push_keys(&mut text, WrittenMetrics::KEYS);
+    text.push_str("\n# Durable jobs.\n[jobs]\n");
+    push_keys(&mut text, WrittenJobs::KEYS);
     let _ = write!(text, "\n{BATCHING_HEADER}[batching]\n");
     push_keys(&mut text, WrittenBatching::KEYS);
     text.push_str("\n# A model. Every model starts with its own [[models]].\n#[[models]]\n");
@@ -117,6 +119,7 @@ pub fn reference_markdown() -> String {
         ("[logging]", WrittenLogging::KEYS),
         ("[tracing]", WrittenTracing::KEYS),
         ("[metrics]", WrittenMetrics::KEYS),
+        ("[jobs]", WrittenJobs::KEYS),
         (
             "[batching]`, `[models.batching]`, `[models.tasks.<task>]",
             WrittenBatching::KEYS,

@@ -11,8 +11,8 @@ use super::error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
 use super::features::Features;
 use super::file::{self, ModelTable, TaskTable, WrittenFile};
 use super::keys::{
-    IsolationName, KeyDefault, Located, Section, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
-    WrittenTls,
+    IsolationName, KeyDefault, Located, Section, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenModel,
+    WrittenServer, WrittenTls,
 };
 use super::lints;
 use super::listeners;
@@ -20,8 +20,8 @@ use super::otel;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
 use super::settings::{
-    BatchingLayers, CalibrationSource, Isolation, LoggingSettings, ModelPlaces, ModelSettings,
-    ProcessSettings, ServerSettings, Settings, TaskOverrides, TlsSettings, TracingSettings,
+    BatchingLayers, CalibrationSource, Isolation, JobSettings, JobStoreSetting, LoggingSettings, ModelPlaces,
+    ModelSettings, ProcessSettings, ServerSettings, Settings, TaskOverrides, TlsSettings, TracingSettings,
     UncomparedLocation, UncomparedOrigin, written_value,
 };
 use crate::metrics::Buckets;
@@ -105,7 +105,14 @@ pub fn examine(
     reject_unpredictable_budgets(&document, &written.models, &mut errors);
     let servers = [&flags.server, &environment.layer.server, &written.server];
     let collector = written.tracing.endpoint.as_ref();
-    Features::BUILT.reject_missing(&document, &servers, collector, &written.models, &mut errors);
+    let jobs = [&flags.jobs, &environment.layer.jobs, &written.jobs];
+    Features::BUILT.reject_missing(
+        &document,
+        (&servers, &jobs),
+        collector,
+        &written.models,
+        &mut errors,
+    );
     let tracing = otel::tracing(written.tracing.clone(), env, Features::BUILT.traces);
     errors.extend(tracing.errors);
     warnings.extend(tracing.warnings);
@@ -181,6 +188,12 @@ fn merge(
         .or(&environment.layer.metrics)
         .or(&written.metrics)
         .or(&built_in.metrics);
+    let jobs = flags
+        .jobs
+        .or(&environment.layer.jobs)
+        .or(&written.jobs)
+        .or(&built_in.jobs);
+    let jobs = job_settings(jobs, &paths, &server);
     let layers = BatchingLayers {
         flags: flags.batching,
         task_variables: environment.tasks,
@@ -210,6 +223,7 @@ fn merge(
         logging: logging_settings(logging),
         tracing,
         metrics: buckets(metrics),
+        jobs,
         models,
         keys: Vec::new(),
         warnings,
@@ -350,6 +364,30 @@ fn logging_settings(written: WrittenLogging) -> LoggingSettings {
         access_log: written_value(written.access_log),
         access_log_exclude: written_value(written.access_log_exclude),
         slow_request_log: written_value(written.slow_request_log),
+    }
+}
+
+fn job_settings(written: WrittenJobs, paths: &Paths<'_>, server: &ServerSettings) -> JobSettings {
+    let path = match written.path {
+        Some(located) => paths.directory(located),
+        None => paths.base_dir.join("jobs.sqlite"),
+    };
+    let store = written_value(written.store);
+    JobSettings {
+        enabled: written_value(written.enabled) && Features::BUILT.jobs,
+        store: match store.expose() {
+            "sqlite" => JobStoreSetting::Sqlite(path),
+            _ => JobStoreSetting::Postgres(store),
+        },
+        max_queued_jobs: written_value(written.max_queued_jobs).get(),
+        max_job_size: written
+            .max_job_size
+            .map_or(server.max_body_size, |located| located.value),
+        max_result_size: written_value(written.max_result_size),
+        max_disk_size: written_value(written.max_disk_size) as u64,
+        retention: written_value(written.retention),
+        max_attempts: u32::try_from(written_value(written.max_attempts).get()).unwrap_or(u32::MAX),
+        lease: written_value(written.lease),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Settings that take effect only after a restart of the server.
 
-use super::settings::{LoggingSettings, ServerSettings, Settings};
+use super::settings::{JobSettings, LoggingSettings, ServerSettings, Settings};
 use crate::metrics::Buckets;
 
 /// The keys whose values differ between two structs of a section. The keys after `;` are ignored, since they take effect on a
@@ -62,11 +62,23 @@ impl Settings {
             requests => "request_buckets",
             stages => "stage_buckets";
         ]);
+        let jobs = changed!("jobs", JobSettings, &self.jobs, &new.jobs, [
+            enabled => "enabled",
+            store => "store",
+            max_queued_jobs => "max_queued_jobs",
+            max_job_size => "max_job_size",
+            max_result_size => "max_result_size",
+            max_disk_size => "max_disk_size",
+            retention => "retention",
+            max_attempts => "max_attempts",
+            lease => "lease";
+        ]);
         server
             .into_iter()
             .chain(logging)
             .chain(tracing)
             .chain(metrics)
+            .chain(jobs)
             .flatten()
             .collect()
     }

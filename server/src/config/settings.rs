@@ -38,6 +38,8 @@ pub struct Settings {
     pub tracing: TracingSettings,
     /// The buckets of histograms.
     pub metrics: Buckets,
+    /// Durable jobs.
+    pub jobs: JobSettings,
     /// The models, in the order of the file.
     pub models: Vec<ModelSettings>,
     /// The keys of `api_keys_file`, which the application reads. Empty until then.
@@ -230,6 +232,38 @@ impl SpanBatchSettings {
         delay: Duration::from_secs(5),
         export_timeout: Duration::from_secs(30),
     };
+}
+
+/// Durable jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSettings {
+    /// Whether jobs are accepted.
+    pub enabled: bool,
+    /// Where they are stored.
+    pub store: JobStoreSetting,
+    /// Maximum number of jobs that wait or run.
+    pub max_queued_jobs: usize,
+    /// Maximum size of the body of a job in bytes.
+    pub max_job_size: usize,
+    /// Maximum size of a result in bytes.
+    pub max_result_size: usize,
+    /// Maximum size of the store in bytes.
+    pub max_disk_size: u64,
+    /// Time for which finished jobs are kept.
+    pub retention: Duration,
+    /// Maximum number of times that a job starts.
+    pub max_attempts: u32,
+    /// Time after which the claim of a server on a job expires.
+    pub lease: Duration,
+}
+
+/// Where jobs are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobStoreSetting {
+    /// This file of SQLite, which is created with the first job.
+    Sqlite(PathBuf),
+    /// The PostgreSQL database with this URL.
+    Postgres(Secret),
 }
 
 /// Format of a line of the log.

@@ -10,6 +10,7 @@ mod documentation;
 mod embeddings;
 mod error_format;
 mod html_page;
+mod jobs;
 mod landing_page;
 mod middleware;
 mod monitoring;
@@ -27,5 +28,6 @@ mod transport;
 pub mod v1;
 pub mod v2;
 
+pub use jobs::JobExecutor;
 pub use server::{Server, StartError};
 pub use transport::Heartbeats;

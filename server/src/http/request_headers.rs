@@ -7,7 +7,7 @@ use actix_web::{HttpMessage as _, HttpRequest};
 use hyper::http::request::Parts;
 
 use crate::api::traces::Trace;
-use crate::api::{Call, Client, Failure, RequestOptions};
+use crate::api::{Call, Client, Execution, Failure, MAX_TIMEOUT, RequestOptions};
 
 /// The head of a request, as actix-web or hyper represents it.
 pub(crate) trait RequestHead {
@@ -28,6 +28,11 @@ pub(crate) trait RequestHead {
 
     /// The client, as its key identifies it.
     fn client(&self) -> Client;
+
+    /// How its items run.
+    fn execution(&self) -> Execution {
+        Execution::Interactive
+    }
 }
 
 /// The request id. It is added to requests that pass through actix-web.
@@ -118,10 +123,16 @@ impl RequestHead for DirectHead {
     }
 }
 
-/// Reads the options of a request. The default timeout is that of the model.
+/// Reads the options of a request. The default timeout is that of the model, except for a job, for which no client waits.
 pub(super) fn request_options(request: &dyn RequestHead, call: &Call) -> Result<RequestOptions, Failure> {
     let header = |name| request.header(name);
-    let mut options = RequestOptions::read(header, call.entry.settings.request_timeout)?;
+    let execution = request.execution();
+    let default_timeout = match &execution {
+        Execution::Job(_) => MAX_TIMEOUT,
+        Execution::Interactive | Execution::Check(_) => call.entry.settings.request_timeout,
+    };
+    let mut options = RequestOptions::read(header, default_timeout)?;
+    options.execution = execution;
     if let Some(id) = request.request_id() {
         options.request_id = id;
     }

@@ -20,6 +20,7 @@ use arc_swap::ArcSwapOption;
 
 #[cfg(feature = "docs")]
 use super::documentation;
+use super::jobs::JobExecutor;
 use super::native::request_items::BodyLimits;
 use super::native::task_handlers;
 use super::request_body::ReceiveLimits;
@@ -27,7 +28,8 @@ use super::request_headers::RequestHead;
 use super::service::HttpService;
 use super::transport::{Heartbeats, Limits, Sockets, Transport};
 use super::{
-    compression, html_page, landing_page, middleware, monitoring, respond, task_routes, transport, v1, v2,
+    compression, html_page, jobs, landing_page, middleware, monitoring, respond, task_routes, transport, v1,
+    v2,
 };
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
@@ -35,6 +37,7 @@ use crate::api::{ApiKeys, Call, Failure, ModelView, RequestRecord, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
+use crate::jobs::Jobs;
 use crate::metrics::{Metrics, Protocol, TaskEndpoints};
 use crate::registry::Registry;
 use crate::routes::{self, Route, TaskRoute};
@@ -50,6 +53,7 @@ pub(crate) struct Shared {
     pub(super) keys: ApiKeys,
     pub(super) control: ModelControl,
     pub(super) access: Arc<AccessLog>,
+    pub(super) jobs: Arc<Jobs>,
     pub(super) endpoints: TaskEndpoints,
     /// Whether replies are compressed for clients that accept it.
     pub(super) compression: bool,
@@ -74,6 +78,7 @@ impl Shared {
         control: ModelControl,
         keys: ApiKeys,
         budget: Arc<ByteBudget>,
+        jobs: Arc<Jobs>,
     ) -> io::Result<Self> {
         let server = &settings.server;
         let metrics = telemetry.metrics.clone();
@@ -92,6 +97,7 @@ impl Shared {
             },
             keys,
             control,
+            jobs,
             access: Arc::new(AccessLog::new(&settings.logging, &telemetry)),
             telemetry,
             compression: server.compression,
@@ -158,6 +164,7 @@ pub enum StartError {
 /// A running HTTP server.
 pub struct Server {
     transport: Transport,
+    shared: Data<Shared>,
 }
 
 impl Server {
@@ -173,10 +180,12 @@ impl Server {
         registry: Arc<Registry>,
         telemetry: Arc<Telemetry>,
         (control, keys): (ModelControl, ApiKeys),
-        budget: Arc<ByteBudget>,
+        (budget, jobs): (Arc<ByteBudget>, Arc<Jobs>),
     ) -> Result<Self, StartError> {
         let endpoints = endpoint_metrics(&telemetry.metrics)?;
-        let shared = Data::new(Shared::new(settings, registry, telemetry, control, keys, budget)?);
+        let shared = Data::new(Shared::new(
+            settings, registry, telemetry, control, keys, budget, jobs,
+        )?);
         let server = &settings.server;
         let origins = server.cors_allowed_origins.clone();
         let limits = Limits {
@@ -185,7 +194,9 @@ impl Server {
             header_timeout: server.header_timeout,
             any_origin: origins.iter().any(|origin| origin == "*"),
         };
+        let of_service = shared.clone();
         let service = async move || {
+            let shared = of_service.clone();
             let routes = shared.clone();
             let application = App::new()
                 .wrap(Condition::new(
@@ -198,7 +209,7 @@ impl Server {
                 .wrap(from_fn(middleware::check_method))
                 .wrap(Condition::new(shared.cors, cors(&origins)))
                 .configure(move |config| configure(config, routes));
-            HttpService::new(shared.clone(), application).await
+            HttpService::new(shared, application).await
         };
         let sockets = Sockets {
             main: if passed.is_empty() {
@@ -213,7 +224,12 @@ impl Server {
             tls: certificates,
         };
         let transport = Transport::start(sockets, limits, server.http_workers, is_probe, service)?;
-        Ok(Self { transport })
+        Ok(Self { transport, shared })
+    }
+
+    /// What runs the requests of jobs, with the handlers of this server.
+    pub fn job_executor(&self) -> JobExecutor {
+        JobExecutor(self.shared.clone())
     }
 
     /// The addresses that the server listens on. If port 0 was configured, they contain the assigned port.
@@ -287,13 +303,15 @@ fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
 
 fn cors(origins: &[String]) -> Cors {
     let cors = Cors::default()
-        .allowed_methods(["GET", "HEAD", "POST", "OPTIONS"])
+        .allowed_methods(["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
         .allow_any_header()
         .expose_headers([
             "x-request-id",
             "server-timing",
             "traceresponse",
             "retry-after",
+            "location",
+            "preference-applied",
             "inference-header-content-length",
             "ratelimit",
             "ratelimit-policy",
@@ -332,6 +350,7 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .configure(task_routes::configure)
         .configure(configure_v1)
         .service(get(routes::MODEL, monitoring::model))
+        .configure(configure_jobs)
         .configure(configure_v2)
         .default_service(web::to(task_handlers::short_route));
 }
@@ -353,6 +372,21 @@ fn label(resource: Resource) -> Resource {
         .default_service(web::to(|request: HttpRequest| async move {
             respond::unhandled_method(&request, "GET, HEAD, POST")
         }))
+}
+
+/// Registers the routes of durable jobs.
+fn configure_jobs(config: &mut ServiceConfig) {
+    let methods = guard::Any(guard::Get()).or(guard::Head()).or(guard::Delete());
+    let job = web::resource(routes::JOB.patterns.to_vec())
+        .route(web::route().guard(methods).to(jobs::handlers::job))
+        .default_service(web::to(|request: HttpRequest| async move {
+            respond::unhandled_method(&request, "GET, HEAD, DELETE")
+        }));
+    config
+        .service(get(routes::JOBS, jobs::handlers::list))
+        .service(job)
+        .service(get(routes::JOB_RESULT, jobs::handlers::result))
+        .service(post(routes::JOB_RETRY, jobs::handlers::retry));
 }
 
 /// Registers the routes of the Open Inference Protocol.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::request_headers::RequestHead;
 use super::server::Shared;
-use super::{embeddings, native, rerank, respond, v1, v2};
+use super::{embeddings, jobs, native, rerank, respond, v1, v2};
 use crate::routes::{self, Route, TaskRoute};
 
 /// The values in the path of such a route.
@@ -38,8 +38,25 @@ impl TaskPath {
     }
 }
 
-/// Runs the task of a request that is allowed to.
+/// Answers a request that is allowed to run its task: runs the task, or stores the request as a job.
 pub(super) async fn answer(
+    task: TaskRoute,
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    path: TaskPath,
+) -> HttpResponse {
+    if jobs::wants_job(request) {
+        return jobs::submit(task, request, payload, shared, path).await;
+    }
+    match jobs::reject_job_headers(request) {
+        Ok(()) => run(task, request, payload, shared, path).await,
+        Err(failure) => respond::failure(request, &failure),
+    }
+}
+
+/// Runs the task of a request.
+pub(super) async fn run(
     task: TaskRoute,
     request: &dyn RequestHead,
     payload: Payload,

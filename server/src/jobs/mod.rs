@@ -9,11 +9,16 @@
     allow(dead_code, reason = "stores use a part of it, and this build omits them")
 )]
 
+mod attempt;
 mod error;
 mod id;
 mod job;
+mod open;
 #[cfg(feature = "jobs")]
 pub mod postgres;
+mod room;
+mod runner;
+mod service;
 #[cfg(feature = "jobs")]
 pub mod sqlite;
 mod store;
@@ -22,12 +27,15 @@ mod stored;
 mod timestamp;
 pub mod transition;
 
+pub use attempt::{Attempt, NotBegun};
 pub use error::{Corruption, StoreError};
 pub use id::JobId;
 pub use job::{
     ClaimedJob, Delivery, DeliveryOutcome, Depth, Fence, Header, IdempotencyKey, JobError, JobRecord,
     JobState, NewJob, Owner, Statistics, StoredReply, StoredRequest, WebhookState, WorkerId,
 };
+pub use runner::{Execute, Executed, Runner};
+pub use service::Jobs;
 pub use store::{
     Claim, Completion, JobChange, JobFilter, JobPage, JobStore, ModelRoom, Removal, StoreFuture, StoreLimits,
     Submission, Swept, Verdict, Viewer,

@@ -8,6 +8,7 @@ use super::named_key::{NamedKey, model};
 use super::rate_limit::{LIMIT_FIELD, POLICY_FIELD, Remaining, Unit};
 use crate::api::failure::{Code, Failure};
 use crate::clock;
+use crate::digest::Digest;
 use crate::metrics::KeyOutcome;
 use crate::routes::Access;
 
@@ -53,8 +54,8 @@ pub(super) enum Identity {
     Missing,
     /// Its key is not one of the server's.
     Invalid,
-    /// A key of the configuration.
-    Unnamed(KeyKind),
+    /// A key of the configuration, and its digest.
+    Unnamed(KeyKind, Digest),
     /// A key of the file of named keys.
     Named(Arc<Request>),
 }
@@ -150,7 +151,7 @@ impl Client {
     fn named(&self) -> Option<&Request> {
         match &self.identity {
             Identity::Named(request) => Some(request),
-            Identity::Missing | Identity::Invalid | Identity::Unnamed(_) => None,
+            Identity::Missing | Identity::Invalid | Identity::Unnamed(..) => None,
         }
     }
 
@@ -159,10 +160,27 @@ impl Client {
         self.named().map(|request| request.key.name())
     }
 
+    /// Identifies the holder of its key, to compare with other requests: the name of the key, or a digest from which the key
+    /// cannot be found. `None` if the server requires no key.
+    pub fn holder(&self) -> Option<String> {
+        if !self.requirements.client_key {
+            return None;
+        }
+        match &self.identity {
+            Identity::Missing | Identity::Invalid => None,
+            Identity::Named(request) => Some(format!("name {}", request.key.name())),
+            Identity::Unnamed(_, digest) => {
+                // The digest of a key identifies it, so another one is derived.
+                let derived = Digest::of(format!("holder {digest}").as_bytes());
+                Some(format!("key {derived}"))
+            }
+        }
+    }
+
     /// Whether its key allows administration.
     pub fn is_admin(&self) -> bool {
         match &self.identity {
-            Identity::Unnamed(kind) => *kind == KeyKind::Admin,
+            Identity::Unnamed(kind, _) => *kind == KeyKind::Admin,
             Identity::Named(request) => {
                 request.key.is_admin() && request.key.check_expiry(clock::unix_seconds()).is_ok()
             }
@@ -191,7 +209,7 @@ impl Client {
                 unauthorized("missing API key: expected the header `authorization: Bearer KEY`")
             }
             Identity::Invalid => unauthorized("invalid API key"),
-            Identity::Unnamed(_) => Ok(()),
+            Identity::Unnamed(..) => Ok(()),
             Identity::Named(request) => {
                 let valid = request.key.check_expiry(clock::unix_seconds());
                 // A request that is dropped before its reply has failed.

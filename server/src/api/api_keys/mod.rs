@@ -102,11 +102,14 @@ impl ApiKeys {
     pub fn identify(&self, authorization: Option<&[u8]>) -> Client {
         let identity = match authorization.and_then(bearer_token) {
             None => Identity::Missing,
-            Some(key) => match self.0.current.load().find(&Digest::of(key)) {
-                None => Identity::Invalid,
-                Some(Holder::Unnamed(kind)) => Identity::Unnamed(*kind),
-                Some(Holder::Named(key)) => Identity::named(key.clone()),
-            },
+            Some(key) => {
+                let digest = Digest::of(key);
+                match self.0.current.load().find(&digest) {
+                    None => Identity::Invalid,
+                    Some(Holder::Unnamed(kind)) => Identity::Unnamed(*kind, digest),
+                    Some(Holder::Named(key)) => Identity::named(key.clone()),
+                }
+            }
         };
         Client::new(self.0.requirements, identity)
     }

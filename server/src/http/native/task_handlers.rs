@@ -16,6 +16,7 @@ use crate::byte_budget::Reservation;
 use crate::clock;
 use crate::codec::{Strings, max_decoded_size};
 use crate::engine::Reply;
+use crate::http::jobs;
 use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use crate::http::request_body::receive;
 use crate::http::request_headers::{RequestHead, request_options};
@@ -23,6 +24,7 @@ use crate::http::respond::{self, add_server_timing};
 use crate::http::server::Shared;
 use crate::http::task_routes::TaskPath;
 use crate::metrics::Protocol;
+use crate::routes::TaskRoute;
 
 /// `POST /v1/models/{model}/tasks/{task}/predict`
 pub(in crate::http) async fn task(
@@ -67,6 +69,24 @@ pub(in crate::http) async fn short_route(
         return respond::unhandled_method(&request, "POST");
     }
     let call = Call::ready(view.client(), entry, task);
+    if jobs::wants_job(&request) {
+        // The job runs the task, even if the route is removed meanwhile.
+        return match call {
+            Ok(call) => {
+                let path = TaskPath {
+                    model: entry.name().to_owned(),
+                    task: call.manifest().name.clone(),
+                    version: None,
+                };
+                let payload = payload.into_inner();
+                jobs::submit(TaskRoute::Task, &request, payload, &shared, path).await
+            }
+            Err(failure) => respond::failure(&request, &failure),
+        };
+    }
+    if let Err(failure) = jobs::reject_job_headers(&request) {
+        return respond::failure(&request, &failure);
+    }
     let record = shared.record(&request, Protocol::Native, &view, entry.name(), &call);
     answer(&request, payload.into_inner(), &shared, call, record).await
 }

@@ -6,6 +6,7 @@
 
 mod components;
 mod embeddings_route;
+mod job_routes;
 mod native_routes;
 mod open_inference_routes;
 mod operations;
@@ -57,11 +58,12 @@ struct NamedTask<'a> {
 const SERVER: &str = "Server";
 const V1: &str = "KServe V1 and TensorFlow Serving";
 const OPEN_INFERENCE: &str = "Open Inference Protocol (KServe V2, Triton)";
+const JOBS: &str = "Jobs";
 const OPENAI: &str = "OpenAI";
 const RERANK: &str = "Rerank (Cohere, Jina, vLLM, text-embeddings-inference)";
 
 /// These tags with their descriptions.
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 6] = [
     (SERVER, "State of the server and its models."),
     (
         V1,
@@ -72,6 +74,11 @@ const TAGS: [(&str, &str); 5] = [
         OPEN_INFERENCE,
         "The tasks in the protocol of KServe V2 and Triton. Models are named as `model.task`, or as `model` for the \
         default task. Each path with a model is also available with `/versions/1` after the model's name.",
+    ),
+    (
+        JOBS,
+        "Durable jobs. Every operation that runs a task accepts the header `prefer: respond-async`: the request is stored, \
+        and runs in the background.",
     ),
     (OPENAI, "Embedding tasks in OpenAI's protocol."),
     (
@@ -126,6 +133,8 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySetti
     open_inference_routes::add(&mut operations, &mut components, &tasks, &names);
     embeddings_route::add(&mut operations, &mut components, &tasks);
     rerank_routes::add(&mut operations, &mut components, &tasks);
+    let job = operations.job().clone();
+    job_routes::add(&mut operations, &mut components, &job);
     let paths = operations.into_paths();
     let used = |tag: &str| {
         paths

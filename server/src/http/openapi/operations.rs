@@ -4,6 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Access;
 use super::components::{Components, Names, snake_case};
+use super::job_routes::{self, SUBMIT_FAILURES};
 use crate::api::{Code, Failure};
 use crate::http::error_format::ErrorFormat;
 
@@ -12,6 +13,8 @@ pub(super) struct Operations {
     paths: Vec<(String, Map<String, Json>)>,
     ids: Names,
     errors: Errors,
+    /// Schema of a job.
+    job: Json,
     keys: KeySettings,
 }
 
@@ -44,6 +47,13 @@ pub(super) struct Operation<'a> {
     /// Schema of a response in which every item failed.
     pub(super) all_failed: Option<Json>,
     pub(super) access: Access,
+}
+
+impl Operation<'_> {
+    /// Whether it runs a task. These operations count for the limits of keys, and can run as jobs.
+    fn runs_task(&self) -> bool {
+        self.failures.contains(&429)
+    }
 }
 
 /// Schemas of errors.
@@ -110,11 +120,21 @@ impl Operations {
             paths: Vec::new(),
             ids: Names::default(),
             errors: Errors::add(components),
+            job: job_routes::add_schema(components),
             keys,
         }
     }
 
-    pub(super) fn add(&mut self, operation: Operation<'_>) {
+    /// The schema of a job.
+    pub(super) fn job(&self) -> &Json {
+        &self.job
+    }
+
+    pub(super) fn add(&mut self, mut operation: Operation<'_>) {
+        if operation.runs_task() {
+            operation.parameters.push(job_routes::preference());
+            operation.responses.push((202, job_routes::accepted(&self.job)));
+        }
         let mut json = json!({
             "tags": [operation.tag],
             "operationId": self.ids.unique(snake_case(&operation.id)),
@@ -151,8 +171,12 @@ impl Operations {
 
     fn responses(&self, operation: &Operation<'_>) -> Json {
         let mut responses = Map::new();
-        // Operations that run a task count for the limits of keys.
-        let is_limited = self.keys.named && operation.failures.contains(&429);
+        let is_limited = self.keys.named && operation.runs_task();
+        let of_job: &[u16] = if operation.runs_task() {
+            SUBMIT_FAILURES
+        } else {
+            &[]
+        };
         for (status, answer) in &operation.responses {
             let mut answer = answer.clone();
             if is_limited {
@@ -169,7 +193,7 @@ impl Operations {
             Access::Admin => &[403],
         };
         let error_format = ErrorFormat::of(&operation.path);
-        for &status in operation.failures.iter().chain(keys) {
+        for &status in operation.failures.iter().chain(of_job).chain(keys) {
             let mut answer = self.failure(status, error_format, operation.all_failed.as_ref());
             if is_limited && status == 429 {
                 add_rate_limit_headers(&mut answer);
@@ -229,7 +253,9 @@ fn status_description(status: u16) -> &'static str {
         400 => "The request is malformed.",
         401 => "The request has no valid API key.",
         403 => "The operation is disabled, or the key does not allow it.",
-        404 => "The model or task does not exist.",
+        404 => "The model, the task or the job does not exist.",
+        409 => "The state of the job does not allow it, or another request has used the idempotency key.",
+        410 => "The job has no result.",
         406 => "None of the accepted content encodings is supported.",
         408 => "The request body did not arrive in time.",
         413 => "The request body is too large.",
@@ -241,6 +267,7 @@ fn status_description(status: u16) -> &'static str {
         500 => "The model or the server failed.",
         503 => "The model is not ready, or the server is shutting down.",
         504 => "The deadline passed.",
+        507 => "The store of jobs is full.",
         _ => "The request failed.",
     }
 }
@@ -253,6 +280,10 @@ fn example_message(code: Code) -> &'static str {
             "loading and unloading models is disabled; set `admin_key` in [server] to enable it"
         }
         Code::NotFound => "unknown model `digit`, did you mean `digits`?; known models: digits",
+        Code::Conflict => {
+            "job 01890a5d-ac96-774b-bcce-b302099a8057 is running: it has no result yet; wait for it with `?wait=30s` at the job"
+        }
+        Code::Gone => "job 01890a5d-ac96-774b-bcce-b302099a8057 is cancelled and has no result",
         Code::MethodNotAllowed => "method DELETE is not allowed; expected POST",
         Code::NotAcceptable => {
             "none of the accepted content encodings is supported; supported: gzip, deflate, identity"
@@ -272,6 +303,9 @@ fn example_message(code: Code) -> &'static str {
             "the requests in flight hold 2147400000 of at most 2147483648 bytes, and this one needs 1048576 more"
         }
         Code::DeadlineExceeded => "the deadline passed while the item was waiting",
+        Code::StorageFull => {
+            "the job store is full: 10737418240 of at most 10737418240 bytes are in use; remove finished jobs, or retry later"
+        }
         Code::Unavailable => "the server is shutting down",
         Code::OutOfMemory => "the model ran out of memory",
         Code::ModelFault => "the model failed",

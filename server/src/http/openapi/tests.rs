@@ -198,7 +198,7 @@ fn the_native_route_of_a_task_comes_first_and_other_protocols_have_separate_tags
         .flatten()
         .filter_map(|tag| tag["name"].as_str())
         .collect();
-    assert_eq!(tags, ["vision", SERVER, V1, OPEN_INFERENCE]);
+    assert_eq!(tags, ["vision", SERVER, V1, OPEN_INFERENCE, JOBS]);
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn only_statuses_that_the_code_can_send_are_documented() {
         .pointer("/paths/~1v1~1models~1vision~1predict/post/responses")
         .and_then(Json::as_object)
         .expect("the default task has a route");
-    for status in responses.keys().filter(|status| *status != "200") {
+    for status in responses.keys().filter(|status| !status.starts_with('2')) {
         assert!(
             Code::ALL.iter().any(|code| code.status().to_string() == *status),
             "{status} is never sent"

@@ -22,7 +22,8 @@ use crate::config::{Facts, Overrides, Settings, Source, resolve};
 use crate::engine::{Costs, Engine, EngineConfig, TaskLimits};
 use crate::error::ItemError;
 use crate::http::Server;
-use crate::metrics::{Buckets, Metrics};
+use crate::jobs::Jobs;
+use crate::metrics::{Buckets, JobMetrics, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
 use crate::registry::{Generation, ModelEntry, ModelState, ModelStateMetrics, Registry, Snapshot, TaskTrial};
 use crate::values::{DType, ItemInput, Tensor, Value};
@@ -64,6 +65,8 @@ impl TestServer {
         let control = ModelControl::new(drop);
         let keys = ApiKeys::new(&settings.server, &settings.keys, &metrics)
             .expect("the metrics are registered once");
+        let job_metrics = JobMetrics::new(&metrics).expect("the metrics are registered once");
+        let jobs = Arc::new(Jobs::new(settings.jobs.clone(), job_metrics));
         let telemetry = Arc::new(Telemetry::of_metrics(metrics));
         let server = Server::bind(
             &settings,
@@ -72,7 +75,7 @@ impl TestServer {
             registry.clone(),
             telemetry,
             (control, keys),
-            budget,
+            (budget, jobs),
         )
         .expect("a port is free");
         Self {

@@ -1,0 +1,111 @@
+//! Errors of the command.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::client::HeaderError;
+use crate::tls::Trust;
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// A header or the key is invalid.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The label is invalid.
+    #[error(
+        "the label has characters that are not allowed in a header; use letters, digits and punctuation in --label"
+    )]
+    Label,
+    /// A choice of trusted certificates, for a connection that is not encrypted.
+    #[error("--cacert and --insecure require a URL that starts with https://")]
+    NotSecure,
+    /// The trusted certificates cannot be read.
+    #[error("cannot read the trusted certificates of {trust}")]
+    Trust {
+        /// Where they are.
+        trust: Trust,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The input cannot be read.
+    #[error("cannot read {}", file.display())]
+    Input {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The output or the progress cannot be read or written.
+    #[error("cannot write {}", file.display())]
+    Output {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The output has results of a run that has finished, or of another program.
+    #[error(
+        "{} has content, and there is no progress of an interrupted run: choose another --output, or use --restart to replace it",
+        .0.display()
+    )]
+    OutputExists(PathBuf),
+    /// The progress is that of other arguments.
+    #[error(
+        "{} is the progress of another run ({found}), not of this one ({expected}): use the same arguments as before, or \
+         --restart to begin again",
+        file.display()
+    )]
+    OtherRun {
+        /// The file.
+        file: PathBuf,
+        /// What the progress says.
+        found: String,
+        /// What the arguments say.
+        expected: String,
+    },
+    /// The output is not what an interrupted run has written.
+    #[error("{}:{line} is not a result of this command; use --restart to replace the file", file.display())]
+    ForeignOutput {
+        /// The file.
+        file: PathBuf,
+        /// The number of the line.
+        line: u64,
+    },
+    /// The event loop cannot be started.
+    #[error("cannot set up the event loop")]
+    Runtime(#[source] io::Error),
+    /// The server did not answer for too long.
+    #[error("no reply from {url} for {} s: {why}; run the command again to continue", patience.as_secs())]
+    NoServer {
+        /// The address.
+        url: String,
+        /// For how long the command has tried.
+        patience: std::time::Duration,
+        /// The last failure.
+        why: String,
+    },
+    /// The server rejects every submission.
+    #[error("line {line}: the server rejected the job with {status}: {message}")]
+    Rejected {
+        /// The line of the input.
+        line: u64,
+        /// The status.
+        status: u16,
+        /// The message of the server.
+        message: String,
+    },
+    /// Some requests failed.
+    #[error("{failed} of {all} requests failed; their lines in {} have the errors", file.display())]
+    Failed {
+        /// Number of requests that failed.
+        failed: u64,
+        /// Number of requests.
+        all: u64,
+        /// The output.
+        file: PathBuf,
+    },
+}
