@@ -45,6 +45,8 @@ fn promtool_accepts_the_configuration_and_the_alerts_fire_for_their_faults() {
         ["check", "config", "prometheus.yml"],
         ["check", "rules", "alerts.yml"],
         ["test", "rules", "alerts.test.yml"],
+        ["check", "rules", "job-alerts.yml"],
+        ["test", "rules", "job-alerts.test.yml"],
     ] {
         tools::run(Command::new(&promtool).args(arguments).current_dir(&dir));
     }
