@@ -56,6 +56,9 @@ impl Plan {
             None if single => info = info.max_batch_size(1),
             None => {}
         }
+        if self.creates_items() {
+            info = info.samples();
+        }
         let examples = examples.unwrap_or_else(|| self.made_up_example(tried).into_iter().collect());
         Ok(examples.into_iter().fold(info, TaskInfo::example))
     }

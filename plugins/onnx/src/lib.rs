@@ -2,9 +2,9 @@
 //! `choice` selects the runtime: `embedded`, which is written in pure Rust and requires no installation, or `onnxruntime`.
 //!
 //! How an item is processed: `task` prepares it (decodes an `image`, validates a tensor) and stacks it with others if the model
-//! has a batch dimension. The `runtime` of a `network` runs the model. `task::answer` builds the answer, such as labels from
-//! `ranking`, or detections, text and embeddings from `answers`. `plan` derives what a task does from the `settings` once, at
-//! load time; `describe` documents it. The server forms the batches.
+//! has a batch dimension, after `padding` to the longest of them. The `runtime` of a `network` runs the model. `task::answer` builds
+//! the answer, such as labels from `ranking`, or detections, text and embeddings from `answers`. `plan` derives what a task does
+//! from the `settings` once, at load time; `describe` documents it. The server forms the batches.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod memory;
 mod network;
 mod onnxruntime;
 mod ort_values;
+mod padding;
 mod plan;
 mod ranking;
 mod reservations;
@@ -100,6 +101,22 @@ impl Onnx {
             .find_map(|(_, plan)| plan.trial_failure.as_deref())
     }
 
+    /// Fails if a task pads, but no item could be computed to check that its results do not depend on padding.
+    fn check_padding(&self) -> Result<(), LoadError> {
+        let plans = self.tasks.iter().map(|(_, plan)| plan);
+        let mut unchecked =
+            plans.filter_map(|plan| plan.unchecked_padding.as_ref().zip(plan.trial_failure.as_ref()));
+        match unchecked.next() {
+            None => Ok(()),
+            Some((key, failure)) => Err(LoadError::setting(
+                key,
+                format_args!(
+                    "cannot be checked, since the trial failed: {failure}; set `examples` to items that the model accepts"
+                ),
+            )),
+        }
+    }
+
     fn report(&self) {
         log::info!("runs on {}: {}", self.runtime, self.reason);
         if let Some(fallback) = &self.fallback {
@@ -133,6 +150,7 @@ impl Model for Onnx {
         {
             model = other;
         }
+        model.check_padding()?;
         // Other processes of the same model would log the same messages.
         if !context.is_repeated {
             model.report();

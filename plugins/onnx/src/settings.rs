@@ -150,6 +150,9 @@ pub(crate) struct TaskSettings {
     pub(crate) embedding: Option<EmbeddingSettings>,
     /// Lets clients send an image instead of numbers.
     pub(crate) image: Option<ImageSettings>,
+    /// Fill values for the open dimensions of inputs, by the name of the input in the file. Items of different lengths then share
+    /// batches, padded to the longest.
+    pub(crate) pad: Option<BTreeMap<String, Json>>,
     /// Description of the task on the documentation pages.
     pub(crate) description: Option<String>,
     /// Example items for the documentation and the warm-up: as a client would send them, or paths of image files.

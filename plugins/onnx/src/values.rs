@@ -7,6 +7,8 @@ use std::ops::Range;
 use half::{bf16, f16};
 use plugin_sdk::{DType, ItemError, TensorOutput, TensorView};
 
+use crate::padding::Piece;
+
 /// The datatype that clients see for a datatype of the file; `None` if it cannot be served.
 ///
 /// Floats of 16 bits or fewer are served as FP32, and integers of fewer than 8 bits as 8-bit integers, so that clients do not
@@ -68,6 +70,35 @@ macro_rules! held {
             pub(crate) fn slice(&self, range: Range<usize>) -> Self {
                 match self {
                     $(Self::$variant(values) => Self::$variant(values[range].to_vec()),)*
+                }
+            }
+
+            /// The elements in `ranges`, which must be in bounds, one range after the other.
+            pub(crate) fn picked(&self, ranges: &[Range<usize>]) -> Self {
+                match self {
+                    $(Self::$variant(values) => {
+                        let picked = ranges.iter().flat_map(|range| &values[range.clone()]);
+                        Self::$variant(picked.cloned().collect())
+                    })*
+                }
+            }
+
+            /// Pieces of the elements, and repetitions of `fill`, a single element of the same type.
+            pub(crate) fn padded(&self, pieces: &[Piece], fill: &Self) -> Self {
+                match (self, fill) {
+                    $((Self::$variant(values), Self::$variant(fill)) => {
+                        let mut padded = Vec::new();
+                        for piece in pieces {
+                            match piece {
+                                Piece::Copy(range) => padded.extend_from_slice(&values[range.clone()]),
+                                Piece::Fill(count) => {
+                                    padded.extend(fill.iter().cycle().take(*count).cloned());
+                                }
+                            }
+                        }
+                        Self::$variant(padded)
+                    })*
+                    _ => self.clone(),
                 }
             }
 
@@ -224,18 +255,15 @@ impl Values {
     }
 
     /// Concatenates the values of items of the same type. Borrows them if there is only one item.
-    pub(crate) fn concat<'a>(items: &[&'a Self]) -> Cow<'a, Self> {
-        match items {
-            [] => Cow::Owned(Self::F32(Vec::new())),
-            [only] => Cow::Borrowed(only),
-            [first, ..] => {
-                let mut all = (*first).clone();
-                for item in &items[1..] {
-                    all.append(item);
-                }
-                Cow::Owned(all)
-            }
-        }
+    pub(crate) fn concat(items: Vec<Cow<'_, Self>>) -> Cow<'_, Self> {
+        let mut items = items.into_iter();
+        let Some(first) = items.next() else {
+            return Cow::Owned(Self::F32(Vec::new()));
+        };
+        items.fold(first, |mut all, item| {
+            all.to_mut().append(&item);
+            all
+        })
     }
 
     /// The same values in the type in which another runtime holds them; `None` if the conversion is not supported.

@@ -40,8 +40,7 @@ pub(super) fn compare(
     let values = together.values.slice(row * length..(row + 1) * length);
     match (values.fractions(), alone.values.fractions()) {
         (Some(row), Some(alone)) => {
-            let tolerance = if half { HALF_TOLERANCE } else { TOLERANCE };
-            if are_close(&row, &alone, tolerance) {
+            if are_close(&row, &alone, tolerance(half)) {
                 Difference::None
             } else {
                 Difference::Values
@@ -50,6 +49,11 @@ pub(super) fn compare(
         _ if values == alone.values => Difference::None,
         _ => Difference::Values,
     }
+}
+
+/// Maximum difference, relative to the largest magnitude in the row. `half` selects the tolerance for 16 bits.
+pub(super) fn tolerance(half: bool) -> f64 {
+    if half { HALF_TOLERANCE } else { TOLERANCE }
 }
 
 /// Treats NaN as equal to NaN, and an infinity as equal to itself.

@@ -95,9 +95,14 @@ impl Plan {
             return Some(json!(texts::EXAMPLE));
         }
         let elements: usize = sample.0.iter().map(|tensor| tensor.values.len()).sum();
+        (elements <= EXAMPLE_ELEMENTS).then(|| self.to_example(sample))?
+    }
+
+    /// The tensors of an item as a client would send them. `None` if one of them is empty, or if there are none.
+    pub(super) fn to_example(&self, sample: &Sample) -> Option<Json> {
         let is_empty = sample.0.iter().any(|tensor| tensor.values.len() == 0);
         // Nested lists cannot represent the shape of an empty tensor.
-        if elements > EXAMPLE_ELEMENTS || is_empty || sample.0.is_empty() {
+        if is_empty || sample.0.is_empty() {
             return None;
         }
         let mut example = Map::new();
@@ -173,7 +178,7 @@ fn to_json(values: &Values) -> Vec<Json> {
 }
 
 /// `None` if an element does not have the type.
-fn from_json(held: ElementType, elements: &[&Json]) -> Option<Values> {
+pub(super) fn from_json(held: ElementType, elements: &[&Json]) -> Option<Values> {
     fn each<T>(elements: &[&Json], read: impl Fn(&Json) -> Option<T>) -> Option<Vec<T>> {
         elements.iter().map(|element| read(element)).collect()
     }

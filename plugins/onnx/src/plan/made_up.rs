@@ -16,7 +16,7 @@ const SIZES: [usize; 10] = [8, 32, 224, 2, 64, 512, 1, 16, 640, 4000];
 const MAX_ATTEMPTS: usize = 60;
 
 /// Maximum number of elements of a synthetic item with dynamic dimensions.
-const MAX_ELEMENTS: usize = 1 << 22;
+pub(super) const MAX_ELEMENTS: usize = 1 << 22;
 
 /// Maximum number of elements of any synthetic item.
 const MAX_FIXED_ELEMENTS: usize = 1 << 27;
@@ -130,7 +130,7 @@ impl Slot {
                 .iter()
                 .map(|dim| match dim {
                     Dim::Fixed(size) => *size,
-                    Dim::Open(name) => open_size(name, attempt),
+                    Dim::Open(name) => open_size(name, attempt.size, attempt.past),
                 })
                 .collect(),
             None => vec![attempt.size.min(8); attempt.rank],
@@ -138,17 +138,18 @@ impl Slot {
     }
 }
 
-/// Size for a dynamic dimension. Exporters write sums as names, such as `past_sequence_length + 1`.
-fn open_size(name: &str, attempt: Attempt) -> usize {
+/// Size for a dynamic dimension, given that of dimensions that count previous results and of all others. Exporters write sums as
+/// names, such as `past_sequence_length + 1`.
+pub(super) fn open_size(name: &str, size: usize, past: usize) -> usize {
     let term = |term: &str| match term.trim() {
-        number if number.parse::<usize>().is_ok() => number.parse().unwrap_or(attempt.size),
-        past if is_past(past) => attempt.past,
-        _ => attempt.size,
+        number if number.parse::<usize>().is_ok() => number.parse().unwrap_or(size),
+        name if is_past(name) => past,
+        _ => size,
     };
     name.split('+').map(term).sum()
 }
 
-fn is_past(name: &str) -> bool {
+pub(super) fn is_past(name: &str) -> bool {
     let name = name.to_lowercase();
     name.contains("past") || name.contains("cache")
 }

@@ -2,7 +2,8 @@
 //! a task's settings is found here, at load, and reported with its key.
 //!
 //! `names` selects inputs and outputs, `batch_mode` derives from the declared shapes how items run, and `trial` verifies this
-//! (`compare`) by running synthetic items (`made_up`) or the operator's examples (`examples`).
+//! (`compare`) by running synthetic items (`made_up`) or the operator's examples (`examples`). `padded` derives and verifies what
+//! is padded, and `sampled` creates items of a requested weight.
 
 mod batch_mode;
 mod compare;
@@ -10,6 +11,8 @@ mod examples;
 mod images;
 mod made_up;
 mod names;
+mod padded;
+mod sampled;
 mod texts;
 mod trial;
 
@@ -20,9 +23,11 @@ use plugin_sdk::{LoadContext, LoadError, TaskInfo};
 pub(crate) use self::batch_mode::BatchMode;
 use self::batch_mode::declared;
 use self::images::Images;
+use self::sampled::Sampler;
 use self::texts::Texts;
 pub(crate) use self::trial::{Remark, Tried};
 use crate::network::{Dim, Network, TensorSpec};
+use crate::padding::Padding;
 use crate::settings::{BatchSetting, TaskSettings};
 use crate::task::answer::{self, Answer, PlannedTask};
 
@@ -38,6 +43,12 @@ pub(crate) struct Plan {
     /// Turns the model's outputs into the response. If `None`, the response contains the tensors unchanged.
     pub(crate) answer: Option<Box<dyn Answer>>,
     pub(crate) mode: BatchMode,
+    /// How items of different lengths are padded, if they are.
+    pub(crate) padding: Option<Padding>,
+    /// Key of the setting `pad`, if no item could be computed to check it.
+    pub(crate) unchecked_padding: Option<String>,
+    /// Creates items of a requested weight. `None` if the model has not computed any item.
+    sampler: Option<Sampler>,
     pub(crate) info: TaskInfo,
     /// Why the trial failed; `None` if it succeeded.
     pub(crate) trial_failure: Option<String>,
@@ -100,6 +111,7 @@ impl Plan {
             "output",
             &outputs_key,
         )?;
+        let fills = padded::fills(settings.pad.as_ref(), &inputs, &keys)?;
         let (inputs, outputs) = names::rename(inputs, outputs, &settings.rename, &keys.of("rename", true))?;
         let setting = settings.batch.unwrap_or(batch);
         let batch_key = match settings.batch {
@@ -115,21 +127,28 @@ impl Plan {
             texts: None,
             answer: None,
             mode: declared.mode,
+            padding: None,
+            unchecked_padding: None,
+            sampler: None,
             info: TaskInfo::default(),
             trial_failure: None,
             remarks: Vec::new(),
         };
+        plan.padding = plan.declared_padding(fills, &declared, &keys)?;
         plan.read_inputs_by(&settings, &keys, context)?;
         let written_examples = plan.read_examples(settings.examples.as_deref(), &keys, context)?;
         let samples = plan.samples(written_examples.as_deref().unwrap_or_default());
+        plan.check_lengths(&samples, &keys)?;
         let tried = plan
-            .try_out(&declared, setting, samples)
+            .try_out(&declared, setting, samples.clone())
             .map_err(|fault| fault.blame(&keys, &batch_key))?;
         if tried.mode != plan.mode {
             plan.mode = tried.mode;
             plan.inputs = inputs.iter().map(|spec| Slot::new(spec, tried.mode)).collect();
             plan.read_inputs_by(&settings, &keys, context)?;
         }
+        plan.check_padding(&tried, samples, setting, &keys)?;
+        plan.sampler = Sampler::new(&plan, &tried);
         plan.warm_up(&tried, context.workers);
         plan.trial_failure = tried.failure().map(str::to_owned);
         plan.remarks = tried.remarks(name, &declared);

@@ -135,6 +135,11 @@ impl Texts {
         ))
     }
 
+    /// A text of about this number of tokens. `None` if texts cannot have that many.
+    pub(crate) fn sample(&self, tokens: u64) -> Option<String> {
+        self.tokenizer.sample(&self.prefix, tokens)
+    }
+
     fn fill(&self, role: Role, tokens: &Tokens, length: usize) -> Vec<u32> {
         let (mut values, padding) = match role {
             Role::Ids => (tokens.ids.clone(), self.tokenizer.padding()),

@@ -97,6 +97,11 @@ impl Tried {
         self.failure.as_deref()
     }
 
+    /// Why items are not batched, if the declared shapes allow it.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
     /// Log messages about the task `task`.
     pub(super) fn remarks(&self, task: &str, declared: &Declared) -> Vec<Remark> {
         let mode = match self.mode {

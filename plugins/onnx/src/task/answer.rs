@@ -165,15 +165,23 @@ pub(crate) fn json<T: Serialize>(answer: &T) -> Result<AnyOutput, ItemError> {
 
 /// Builds the answers for a batch. Each output has a row for each item.
 pub(super) fn rows(plan: &Plan, computed: Vec<Computed>, samples: &[&Sample]) -> Outputs<AnyOutput> {
-    let Some(answer) = &plan.answer else {
+    let padding = plan.padding.as_ref().filter(|padding| padding.cuts());
+    if plan.answer.is_none() && padding.is_none() {
         return Outputs::rows(tensors(plan, computed));
-    };
+    }
     let row = |(row, sample): (usize, &&Sample)| {
-        let row = computed
-            .iter()
-            .map(|computed| computed.row(row, samples.len()))
-            .collect();
-        answer.answer(row, &sample.1)
+        let rows = computed.iter().map(|computed| computed.row(row, samples.len()));
+        let row = match padding {
+            None => rows.collect(),
+            Some(padding) => {
+                let lengths = padding.lengths(sample).map_err(ItemError::fault)?;
+                rows.map(|row| padding.cut(row, &lengths)).collect()
+            }
+        };
+        match &plan.answer {
+            Some(answer) => answer.answer(row, &sample.1),
+            None => Ok(AnyOutput::Tensors(tensors(plan, row))),
+        }
     };
     samples.iter().enumerate().map(row).collect()
 }
@@ -210,7 +218,7 @@ fn tensors(plan: &Plan, computed: Vec<Computed>) -> Vec<TensorOutput> {
 
 impl Computed {
     /// Row `index` of `count` rows.
-    fn row(&self, index: usize, count: usize) -> Self {
+    pub(crate) fn row(&self, index: usize, count: usize) -> Self {
         let length = self.values.len() / count.max(1);
         Self {
             output: self.output,

@@ -34,8 +34,8 @@ pub(crate) struct SampleTensor {
 }
 
 impl SampleTensor {
-    pub(crate) fn can_be_stacked_with(&self, other: &Self) -> bool {
-        self.shape == other.shape && self.values.element_type() == other.values.element_type()
+    pub(crate) fn has_type_of(&self, other: &Self) -> bool {
+        self.values.element_type() == other.values.element_type()
     }
 }
 
@@ -74,7 +74,7 @@ impl Plan {
                 return Err(ItemError::invalid("expected a text"));
             };
             let sample = texts.read(text)?;
-            let (weight, group) = (sample.1.tokens.unwrap_or(1) as u64, self.group(&sample));
+            let (weight, group) = (sample.1.tokens.unwrap_or(1) as u64, self.group(&sample)?);
             return Ok(Prepared::new(sample).weight(weight).group(group));
         }
         let sample = match (value, &self.images) {
@@ -83,7 +83,7 @@ impl Plan {
             (_, Some(_)) => return Err(ItemError::invalid("expected the bytes of an image, or a tensor")),
             (_, None) => return Err(ItemError::invalid("expected tensors")),
         };
-        let (weight, group) = (self.weight(&sample), self.group(&sample));
+        let (weight, group) = (self.weight(&sample), self.group(&sample)?);
         Ok(Prepared::new(sample).weight(weight).group(group))
     }
 
@@ -133,19 +133,41 @@ impl Plan {
         sample.0.iter().map(weight).max().unwrap_or(1).max(1)
     }
 
-    /// The batch group: a hash of the shapes and element types, since only items with the same ones can be stacked. 0 if all shapes
-    /// are fixed and all elements have the type in which the runtime holds them.
-    fn group(&self, sample: &Sample) -> u64 {
+    /// The batch group: a hash of the element types, and of the shapes except for padded dimensions, since only items with the same
+    /// ones can be stacked. 0 if all shapes are fixed or padded and all elements have the type in which the runtime holds them.
+    ///
+    /// # Errors
+    /// The tensors of the item contradict each other.
+    fn group(&self, sample: &Sample) -> Result<u64, ItemError> {
+        let lengths = self.padding.as_ref().map(|padding| padding.lengths(sample));
+        let lengths = lengths.transpose().map_err(ItemError::invalid)?;
         let is_held =
             |tensor: &SampleTensor| tensor.values.element_type() == self.inputs[tensor.slot].spec.held;
-        if self.inputs.iter().all(Slot::is_fixed) && sample.0.iter().all(is_held) {
-            return 0;
+        let are_held = sample.0.iter().all(is_held);
+        // Items without elements are not padded: a model may compute something else for nothing but padding. Neither are items with
+        // other element types than the fill values.
+        let are_padded = are_held && lengths.is_some_and(|lengths| !lengths.contains(&0));
+        let padding = self.padding.as_ref().filter(|_| are_padded);
+        let is_alike = |index: usize, slot: &Slot| {
+            let is_alike = |(dim, size): (usize, &Dim)| {
+                matches!(size, Dim::Fixed(_)) || padding.is_some_and(|padding| padding.is_padded(index, dim))
+            };
+            let dims = slot.dims.as_ref().filter(|_| !slot.spec.sequence);
+            dims.is_some_and(|dims| dims.iter().enumerate().all(is_alike))
+        };
+        let mut slots = self.inputs.iter().enumerate();
+        if are_held && slots.all(|(index, slot)| is_alike(index, slot)) {
+            return Ok(0);
         }
         let mut hasher = DefaultHasher::new();
         for tensor in &sample.0 {
-            (&tensor.shape, is_held(tensor)).hash(&mut hasher);
+            for (dim, size) in tensor.shape.iter().enumerate() {
+                let is_padded = padding.is_some_and(|padding| padding.is_padded(tensor.slot, dim));
+                (!is_padded).then_some(size).hash(&mut hasher);
+            }
+            (tensor.shape.len(), is_held(tensor)).hash(&mut hasher);
         }
-        hasher.finish()
+        Ok(hasher.finish())
     }
 }
 

@@ -1,15 +1,17 @@
-//! Executes a task: prepares items, stacks them into batches, runs the model and returns the answers. `plan` determines what a
-//! task does; this does not change after loading.
+//! Executes a task: prepares items, pads and stacks them into batches, runs the model and returns the answers. `plan` determines
+//! what a task does; this does not change after loading.
 
 pub(crate) mod answer;
 mod classifier;
 mod declared;
 mod items;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use plugin_sdk::AnyOutput;
 use plugin_sdk::prelude::*;
+use plugin_sdk::serde_json::Value as Json;
 
 pub(crate) use self::items::{Origin, Sample, SampleTensor};
 use crate::Onnx;
@@ -54,34 +56,63 @@ impl PreparedTask<Onnx> for Served {
         };
         Ok(batch.iter().map(alone).collect())
     }
+
+    fn sample(&self, _model: &Onnx, weight: u64) -> Option<Json> {
+        self.0.item_of_weight(weight)
+    }
 }
 
 impl Plan {
     /// Stacks the items and runs the model. Unless the task is unbatched, the first dimension of each tensor is the batch
     /// dimension.
     pub(crate) fn compute(&self, samples: &[&Sample], worker: usize) -> Result<Vec<Computed>, Fault> {
-        self.run(samples, |given| self.network.run(given, &self.outputs, worker))
+        self.compute_padded(samples, self.longest(samples).as_deref(), worker)
     }
 
-    /// Stacks the items and passes the result to `run`.
+    /// Like [`compute`](Self::compute), for items that are padded to these lengths.
+    pub(crate) fn compute_padded(
+        &self,
+        samples: &[&Sample],
+        lengths: Option<&[usize]>,
+        worker: usize,
+    ) -> Result<Vec<Computed>, Fault> {
+        self.run(samples, lengths, |given| {
+            self.network.run(given, &self.outputs, worker)
+        })
+    }
+
+    /// The lengths to which the items are padded, if the task pads.
+    pub(crate) fn longest(&self, samples: &[&Sample]) -> Option<Vec<usize>> {
+        self.padding.as_ref().map(|padding| padding.longest(samples))
+    }
+
+    /// Pads the items to these lengths, stacks them, and passes the result to `run`.
     fn run(
         &self,
         samples: &[&Sample],
+        lengths: Option<&[usize]>,
         run: impl FnOnce(&[Given<'_>]) -> Result<Vec<Computed>, Fault>,
     ) -> Result<Vec<Computed>, Fault> {
+        let padding = self.padding.as_ref().zip(lengths);
         let Some(first) = samples.first() else {
             return Ok(Vec::new());
         };
         let mut stacked = Vec::with_capacity(first.0.len());
         for (index, tensor) in first.0.iter().enumerate() {
-            let mut shape = tensor.shape.clone();
-            if self.mode != BatchMode::Unbatched {
-                shape.insert(0, samples.len());
-            }
+            let shape_of = |tensor: &SampleTensor| match padding {
+                Some((padding, lengths)) => padding.shape(tensor, lengths),
+                None => tensor.shape.clone(),
+            };
+            let mut shape = shape_of(tensor);
             let mut values = Vec::with_capacity(samples.len());
             for sample in samples {
                 match sample.0.get(index) {
-                    Some(other) if other.can_be_stacked_with(tensor) => values.push(&other.values),
+                    Some(other) if other.has_type_of(tensor) && shape_of(other) == shape => {
+                        values.push(match padding {
+                            Some((padding, _)) => padding.padded(other, &shape),
+                            None => Cow::Borrowed(&other.values),
+                        });
+                    }
                     _ => {
                         return Err(Fault::Failed(
                             "the items of a batch have different shapes".to_owned(),
@@ -89,7 +120,10 @@ impl Plan {
                     }
                 }
             }
-            stacked.push((&self.inputs[tensor.slot].spec, shape, Values::concat(&values)));
+            if self.mode != BatchMode::Unbatched {
+                shape.insert(0, samples.len());
+            }
+            stacked.push((&self.inputs[tensor.slot].spec, shape, Values::concat(values)));
         }
         let given: Vec<_> = stacked
             .iter()
@@ -104,13 +138,20 @@ impl Plan {
 
     /// Like [`compute`](Self::compute), for a task that is not unbatched: also checks that every output has a row for each item.
     fn compute_rows(&self, samples: &[&Sample], worker: usize) -> Result<Vec<Computed>, Fault> {
-        self.checked(self.compute(samples, worker)?, samples.len())
+        let lengths = self.longest(samples);
+        let computed = self.compute_padded(samples, lengths.as_deref(), worker)?;
+        let computed = self.checked(computed, samples.len())?;
+        let mismatch = self.padding.as_ref().zip(lengths);
+        match mismatch.and_then(|(padding, lengths)| padding.mismatch(&computed, &lengths)) {
+            None => Ok(computed),
+            Some(problem) => Err(Fault::Outputs(problem)),
+        }
     }
 
     /// Computes one item: in the fallback, if there is one and the runtime is not verified for the item.
     fn compute_alone(&self, sample: &Sample, worker: usize) -> Result<Vec<Computed>, Fault> {
         let computed = match self.compute(&[sample], worker) {
-            Err(Fault::Unverified(reason)) => self.run(&[sample], |given| {
+            Err(Fault::Unverified(reason)) => self.run(&[sample], None, |given| {
                 self.network.run_unverified(given, &self.outputs, reason)
             }),
             computed => computed,
