@@ -120,6 +120,8 @@ struct RunnerLoop<'a> {
     ids: HashMap<Id, JobId>,
     /// Models that cannot run jobs before a time.
     paused: HashMap<String, Instant>,
+    /// Whether the last claim failed, which is logged once.
+    is_failing: bool,
     stop: watch::Receiver<Option<Instant>>,
 }
 
@@ -157,6 +159,7 @@ impl<'a> RunnerLoop<'a> {
             tasks: JoinSet::new(),
             ids: HashMap::new(),
             paused: HashMap::new(),
+            is_failing: false,
             stop,
         };
         this.serve().await;
@@ -216,8 +219,17 @@ impl<'a> RunnerLoop<'a> {
             max_bytes,
         };
         match self.store.claim(claim).await {
-            Ok(claimed) => claimed.into_iter().for_each(|claimed| self.start(claimed)),
-            Err(error) => log::warn!("cannot claim jobs: {error}"),
+            Ok(claimed) => {
+                if std::mem::take(&mut self.is_failing) {
+                    log::info!("jobs are claimed again");
+                }
+                claimed.into_iter().for_each(|claimed| self.start(claimed));
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    log::warn!("cannot claim jobs: {error}");
+                }
+            }
         }
     }
 
@@ -334,6 +346,7 @@ impl<'a> RunnerLoop<'a> {
                 swept.dead_letters
             ),
             Ok(_) => {}
+            Err(_) if self.is_failing => {}
             Err(error) => log_store_error(&error),
         }
         update_metrics(&*self.store, &self.jobs.metrics).await;
@@ -508,13 +521,16 @@ impl Run {
     /// Repeats a call until the store has made it. `None` if the job was not held.
     async fn settle<'f>(&self, call: impl Fn() -> super::StoreFuture<'f, Verdict>) -> Option<()> {
         let mut backoff = Backoff::default();
+        let mut has_failed = false;
         loop {
             match call().await {
                 Ok(Verdict::Applied(_)) => return Some(()),
                 Ok(Verdict::Rejected(_)) => return None,
                 Err(StoreError::Closed) => return None,
                 Err(error) => {
-                    log_store_error(&error);
+                    if !std::mem::replace(&mut has_failed, true) {
+                        log_store_error(&error);
+                    }
                     backoff.wait().await;
                 }
             }
