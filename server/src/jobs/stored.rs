@@ -331,7 +331,8 @@ pub(super) fn priority_to_stored(priority: Priority) -> i64 {
     match priority {
         Priority::High => 0,
         Priority::Normal => 1,
-        Priority::Low => 2,
+        // Clients cannot ask for a lower class.
+        _ => 2,
     }
 }
 
