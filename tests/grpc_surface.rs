@@ -47,7 +47,7 @@ async fn a_client_that_disconnects_is_counted_as_cancelled() {
     let labels = [("method", "ModelInfer"), ("status", "CANCELLED")];
     drop(call);
     server.wait_for_metric("grpc_requests_total", &labels, 1);
-    client.cut();
+    client.cut().await;
     server.wait_for_metric("grpc_requests_total", &labels, 2);
     server.wait_for_log("path=/inference.GRPCInferenceService/ModelInfer status=499");
 }

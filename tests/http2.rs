@@ -184,7 +184,7 @@ async fn a_reset_or_a_disconnect_cancels_the_waiting_items() {
     let (_response, mut stream) = connection.begin("POST", ECHO, &[]).await.expect("it is sent");
     stream.send_data(Bytes::from(body), true).expect("it is sent");
     server.wait_for_queued("m", "text", 1);
-    connection.cut();
+    connection.cut().await;
     server.wait_for_queued("m", "text", 0);
     occupied.release();
 }

@@ -89,7 +89,7 @@ async fn a_call_above_the_budget_is_rejected_before_it_sends_its_message() {
         "{message}"
     );
     assert_eq!(answer.headers()["retry-after"], "1");
-    client.cut();
+    client.cut().await;
     server.wait_for_metric("inference_inflight_bytes", &[], 0);
 }
 

@@ -49,8 +49,10 @@ impl Grpc {
     }
 
     /// Closes the connection abruptly.
-    pub(crate) fn cut(self) {
+    pub(crate) async fn cut(self) {
         self.connection.abort();
+        // Its socket is closed when the runtime has dropped it.
+        let _ = self.connection.await;
     }
 
     /// Whether the server reports that it is live.

@@ -96,8 +96,10 @@ impl Http2 {
     }
 
     /// Closes the connection abruptly.
-    pub(crate) fn cut(self) {
+    pub(crate) async fn cut(self) {
         self.connection.abort();
+        // Its socket is closed when the runtime has dropped it.
+        let _ = self.connection.await;
     }
 
     /// Starts a request, and leaves its body open.
