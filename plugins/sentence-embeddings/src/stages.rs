@@ -25,7 +25,7 @@ pub(crate) enum Residual {
     None,
     Input,
     /// A linear layer of the input.
-    Projected(Linear),
+    Projected(Box<Linear>),
 }
 
 /// What a module changes.
@@ -181,7 +181,7 @@ fn read_dense(directory: &Path, ignored: &IgnoredKeys) -> Result<(Feature, Stage
             residual: match with_residual {
                 false => Residual::None,
                 true if inputs == outputs => Residual::Input,
-                true => Residual::Projected(linear("residual", false)?),
+                true => Residual::Projected(Box::new(linear("residual", false)?)),
             },
         })
     })?;

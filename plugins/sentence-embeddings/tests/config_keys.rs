@@ -414,13 +414,12 @@ fn a_tokenizer_that_does_not_add_the_promised_tokens_is_an_error() {
 fn several_files_with_weights_are_equivalent_to_one() {
     let copy = ModelCopy::of(QWEN3);
     let whole = fs::read(copy.path().join("model.safetensors")).expect("read the weights");
-    let (one, other) = halves(&whole);
     let names = [
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
     ];
     let mut map = plugin_sdk::serde_json::Map::new();
-    for (name, (file, tensors)) in names.iter().zip([one, other]) {
+    for (name, (file, tensors)) in names.iter().zip(halves(&whole)) {
         fs::write(copy.path().join(name), file).expect("write the weights");
         map.extend(tensors.into_iter().map(|tensor| (tensor, json!(name))));
     }
@@ -441,7 +440,7 @@ fn several_files_with_weights_are_equivalent_to_one() {
 }
 
 /// Splits a safetensors file into two, with the names of their tensors.
-fn halves(whole: &[u8]) -> ((Vec<u8>, Vec<String>), (Vec<u8>, Vec<String>)) {
+fn halves(whole: &[u8]) -> [(Vec<u8>, Vec<String>); 2] {
     let (header, data) = header(whole);
     let tensors: Vec<_> = header
         .as_object()
@@ -464,7 +463,7 @@ fn halves(whole: &[u8]) -> ((Vec<u8>, Vec<String>), (Vec<u8>, Vec<String>)) {
         let names = tensors.iter().map(|(name, _)| (*name).clone()).collect();
         (safetensors(&Json::Object(header), &content), names)
     };
-    (file(one), file(other))
+    [file(one), file(other)]
 }
 
 fn header(file: &[u8]) -> (Json, &[u8]) {

@@ -156,6 +156,9 @@ struct Step {
     rotary: Option<usize>,
 }
 
+/// Names of the tensors that form one matrix, each with its number of rows.
+type Parts = Vec<(String, usize)>;
+
 struct Layer {
     /// Projection to queries, keys and values.
     project: Linear,
@@ -308,7 +311,7 @@ impl Layer {
         gemm: &GemmExecutor,
         weights: &Weights<'_>,
         shape: &Shape,
-        parts: &dyn Fn(&[usize]) -> Vec<(String, usize)>,
+        parts: &dyn Fn(&[usize]) -> Parts,
     ) -> Result<Linear, LoadError> {
         let (width, size, biased) = (shape.width, shape.feed_forward_size, shape.biases.feed_forward_in);
         let rows = vec![size; shape.feed_forward_width() / size];

@@ -192,14 +192,14 @@ pub(crate) fn max_tokens(config: &ConfigFile) -> Result<Option<usize>, LoadError
 /// Checks what the computation relies on.
 fn check_sizes(config: &ConfigFile, shape: &Shape) -> Result<(), LoadError> {
     let rotary = shape.layers.iter().any(|layer| layer.rotary.is_some());
-    if rotary && shape.head_size % 2 != 0 {
+    if rotary && !shape.head_size.is_multiple_of(2) {
         let message = format!(
             "has heads of {} numbers, expected an even number",
             shape.head_size
         );
         return Err(file_error(config.path(), &message));
     }
-    if shape.heads % shape.key_value_heads != 0 {
+    if !shape.heads.is_multiple_of(shape.key_value_heads) {
         let expected = format!("a divisor of the number of attention heads, {}", shape.heads);
         return Err(config.unsupported("num_key_value_heads", expected));
     }
