@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use plugin_abi::manifest::TaskManifest;
 use serde::{Deserialize, Serialize};
 
+use super::file::MemorySource;
 use super::items::{Items, ItemsError};
 use super::plan::{Cell, Limits, Plan, Point, SkipReason, SkippedCell, Step};
-use super::session::{MeasuredProcess, ProcessError, Session};
+use super::session::{MIN_BATCH_BYTES, MeasuredProcess, ProcessError, Session};
 use crate::batcher::cost_model::{BatchShape, CostModel, FitError, Sample, TaskCosts};
 use crate::batching::WeightRule;
 use crate::clock;
@@ -131,7 +132,7 @@ pub struct Check {
 
 impl TaskMeasurement {
     /// Fits models to measured batches.
-    fn of(rule: WeightRule, plan: &Plan, cores_used: f64) -> Self {
+    fn of(rule: WeightRule, plan: &Plan, source: MemorySource, cores_used: f64) -> Self {
         let points = plan.points();
         let mut not_fitted = BTreeMap::new();
         let mut fit = |what: &str, values: fn(&Point) -> &[f64]| {
@@ -154,10 +155,18 @@ impl TaskMeasurement {
             not_fitted.insert(what.to_owned(), reason);
             None
         };
-        let costs = TaskCosts {
+        let mut costs = TaskCosts {
             memory: fit("memory", |point| &point.memory_bytes),
             time: fit("time", |point| &point.seconds),
         };
+        let noise = MIN_BATCH_BYTES as f64;
+        if source == MemorySource::Process && plan.ended_within(noise) {
+            // The fit would predict that larger batches need no more memory.
+            costs.memory = None;
+            let reason = "every measured batch needs less than 16 MiB, which is the least that can be told apart, and there was no \
+                          time for larger ones: allow more time";
+            not_fitted.insert("memory".to_owned(), reason.to_owned());
+        }
         Self {
             weight_rule: rule,
             costs,
@@ -225,7 +234,8 @@ pub fn measure_task<P: MeasuredProcess>(
             Step::Done if plan.points().is_empty() => return Err(run.nothing_measured(&plan)),
             Step::Done => {
                 let cores_used = run.cpu.as_secs_f64() / run.wall.as_secs_f64().max(1e-9);
-                let mut measurement = TaskMeasurement::of(options.rule, &plan, cores_used);
+                let source = run.session.memory_source();
+                let mut measurement = TaskMeasurement::of(options.rule, &plan, source, cores_used);
                 if let Some(memory) = measurement.costs.memory.as_ref() {
                     measurement.checks = run.check(memory, &measurement.points, options)?;
                 }

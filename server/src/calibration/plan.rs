@@ -343,6 +343,14 @@ impl Plan {
         self.cells.iter().filter_map(skipped).collect()
     }
 
+    /// Whether the time was over before the memory of any batch exceeded `noise`, below which batches cannot be told apart.
+    pub(super) fn ended_within(&self, noise: f64) -> bool {
+        let mut memory = self.cells.iter().flat_map(|state| &state.memory);
+        let is_short_of_time = |state: &CellState| state.skipped == Some(SkipReason::Time);
+        let ended_early = !self.has_grid || self.cells.iter().any(is_short_of_time);
+        ended_early && memory.all(|bytes| *bytes <= noise)
+    }
+
     /// How far the measurements are, `elapsed` after the first one.
     pub(super) fn progress(&self, elapsed: Duration) -> PlanProgress {
         let runs = |state: &CellState| MIN_TIME_RUNS.saturating_sub(state.seconds.len()) as f64;

@@ -5,7 +5,7 @@ use crate::model::{MemoryReading, Model};
 
 /// Minimum memory of a batch that is measured as memory of the process. The heap of a process varies by about as much, so smaller
 /// batches cannot be told apart.
-const MIN_BATCH_BYTES: u64 = 16 << 20;
+pub(super) const MIN_BATCH_BYTES: u64 = 16 << 20;
 
 /// Memory above that of the idle process that a process may keep, in bytes, and as a fraction of its largest batch. A process
 /// that keeps more is replaced before smaller batches are measured.

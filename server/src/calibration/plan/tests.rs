@@ -246,3 +246,25 @@ fn the_progress_starts_at_zero_and_ends_near_one() {
     let end = plan.progress(bench.elapsed);
     assert!(end.fraction > 0.9, "{end:?}");
 }
+
+#[test]
+fn memory_that_is_lost_in_noise_when_the_time_is_over_is_recognized() {
+    for (max_time, noise, expected) in [
+        (60, 16.0 * MIB, false),
+        (60, 1e12, false),
+        (1, 1e12, true),
+        (1, 8.0 * MIB, false),
+    ] {
+        let mut bench = Bench {
+            time: [0.05, 0.0, 0.0, 0.0],
+            ..Bench::new()
+        };
+        let limits = Limits {
+            max_time: Duration::from_secs(max_time),
+            ..limits()
+        };
+        let mut plan = Plan::new(limits, weights());
+        bench.run(&mut plan);
+        assert_eq!(plan.ended_within(noise), expected, "{max_time} s, {noise} bytes");
+    }
+}
