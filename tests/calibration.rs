@@ -137,8 +137,15 @@ fn an_out_of_memory_error_ends_the_growth_and_is_survived() {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 #[test]
-fn a_plugin_built_for_version_1_0_is_measured_with_recorded_requests() {
-    let plugin = repository().join("tests/fixtures/abi-1.0/libtemplate.so");
+fn plugins_built_for_earlier_versions_are_measured_with_recorded_requests() {
+    for version in ["1.0", "1.1"] {
+        measured_with_recorded_requests(version);
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+fn measured_with_recorded_requests(version: &str) {
+    let plugin = repository().join(format!("tests/fixtures/abi-{version}/libtemplate.so"));
     let scenario = Scenario::new(&format!(
         "[[models]]\nname = \"old\"\nplugin = \"{}\"\n",
         plugin.display()
