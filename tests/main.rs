@@ -33,6 +33,7 @@ mod frozen_abi;
 mod fuzz;
 mod grpc_surface;
 mod hostile_input;
+mod hostile_mix;
 mod http2;
 mod http2_hostile;
 mod http_semantics;
