@@ -308,6 +308,8 @@ impl<P: MeasuredProcess> TaskRun<'_, '_, P> {
         let items = self.items;
         let largest = points.iter().map(|point| point.items).max().unwrap_or(1);
         let largest_sum = points.iter().map(|point| point.sum).max().unwrap_or(1);
+        // The model may fail for heavier items.
+        let heaviest = points.iter().map(|point| point.heaviest).max().unwrap_or(1);
         let mut random = fastrand::Rng::with_seed(CHECK_SEED);
         let mut batches = Vec::new();
         for _ in 0..options.checks.saturating_mul(MAX_DRAWS) {
@@ -323,7 +325,8 @@ impl<P: MeasuredProcess> TaskRun<'_, '_, P> {
             let Ok(predicted) = memory.predict(&shape) else {
                 continue;
             };
-            let fits = predicted.bound <= options.budget as f64 && cost <= largest_sum;
+            let fits =
+                predicted.bound <= options.budget as f64 && cost <= largest_sum && shape.heaviest <= heaviest;
             if fits && !is_measured {
                 batches.push((predicted, shape, batch));
             }
