@@ -212,6 +212,11 @@ pub struct TaskInfo {
     limits: Limits,
     embedding: bool,
     reranker: bool,
+    sparse_embedding: bool,
+    token_embeddings: bool,
+    classifier: bool,
+    tokenizer: bool,
+    detokenizer: bool,
     unbatched: bool,
     samples: bool,
     trial: Option<Trial>,
@@ -281,6 +286,48 @@ impl TaskInfo {
     #[must_use]
     pub fn reranker(mut self) -> Self {
         self.reranker = true;
+        self
+    }
+
+    /// Declares that the task produces sparse embeddings, so that the server also serves it at `/embed_sparse`. Its input must be
+    /// text, and its output the JSON document `[{"index": 7, "value": 0.5}, …]`, in the order of the indices.
+    #[must_use]
+    pub fn sparse_embedding(mut self) -> Self {
+        self.sparse_embedding = true;
+        self
+    }
+
+    /// Declares that the task produces a vector for each token of a text, so that the server also serves it at `/embed_all`. Its
+    /// input must be text, and its output one FP32 tensor with the dimensions tokens and size.
+    #[must_use]
+    pub fn token_embeddings(mut self) -> Self {
+        self.token_embeddings = true;
+        self
+    }
+
+    /// Declares that the task scores labels, so that the server also serves it at `/predict`. Its input must be text, or JSON, which
+    /// is a string or a pair of strings. Its output is the JSON document `[{"label": "…", "score": 0.9}, …]`. If clients can
+    /// choose, `parameters` has `raw_scores` and `truncate`.
+    #[must_use]
+    pub fn classifier(mut self) -> Self {
+        self.classifier = true;
+        self
+    }
+
+    /// Declares that the task splits texts into tokens, so that the server also serves it at `/tokenize`. Its input must be text,
+    /// and its output the JSON document `[{"id": 7, "text": "…", "special": false, "start": 0, "stop": 2}, …]`. If clients can
+    /// choose, `parameters` has `add_special_tokens` and `prompt_name`.
+    #[must_use]
+    pub fn tokenizer(mut self) -> Self {
+        self.tokenizer = true;
+        self
+    }
+
+    /// Declares that the task converts tokens to a text, so that the server also serves it at `/decode`. Its input is a JSON array
+    /// of token ids, and its output text. If clients can choose, `parameters` has `skip_special_tokens`.
+    #[must_use]
+    pub fn detokenizer(mut self) -> Self {
+        self.detokenizer = true;
         self
     }
 
@@ -404,6 +451,11 @@ impl TaskInfo {
             limits: self.limits,
             embedding: self.embedding,
             reranker: self.reranker,
+            sparse_embedding: self.sparse_embedding,
+            token_embeddings: self.token_embeddings,
+            classifier: self.classifier,
+            tokenizer: self.tokenizer,
+            detokenizer: self.detokenizer,
             unbatched: self.unbatched,
             samples: self.samples,
             trial: self.trial,

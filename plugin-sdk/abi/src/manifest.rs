@@ -87,6 +87,25 @@ pub struct TaskManifest {
     /// ["…"]}`, and its output `{"results": [{"index": 0, "score": 0.9}]}`. The weight of an item is its number of tokens.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub reranker: bool,
+    /// Whether the task produces sparse embeddings: its input is text, and its output the JSON document `[{"index": 7, "value":
+    /// 0.5}]`, in the order of the indices. The weight of an item is its number of tokens.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sparse_embedding: bool,
+    /// Whether the task produces a vector for each token of a text: its input is text, and its output one FP32 tensor with the
+    /// dimensions tokens and size. The weight of an item is its number of tokens.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub token_embeddings: bool,
+    /// Whether the task scores labels: its input is text, or JSON, which is a string or a pair of strings. Its output is the JSON
+    /// document `[{"label": "…", "score": 0.9}]`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub classifier: bool,
+    /// Whether the task splits texts into tokens: its input is text, and its output the JSON document `[{"id": 7, "text": "…",
+    /// "special": false, "start": 0, "stop": 2}]`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tokenizer: bool,
+    /// Whether the task converts tokens to a text: its input is a JSON array of token ids, and its output text.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub detokenizer: bool,
     /// Whether the tensors of an item are whole tensors rather than rows of a batch. In protocols with a batch dimension, a
     /// request to this task is one item, and every tensor has exactly the declared shape.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -221,6 +221,14 @@ fn check_task(task: &TaskManifest) -> Vec<Finding> {
              `{{\"query\": …, \"passages\": […]}}` as input and `{{\"results\": […]}}` as output"
         )));
     }
+    for (declared, role, (input, output), expected) in roles(task) {
+        let accepts = input.iter().any(|kind| task.input.kinds.contains(kind));
+        if declared && !(accepts && task.output.kinds == [output]) {
+            findings.push(error(format!(
+                "task `{name}` is declared as a {role}, but its input or output has another kind: expected {expected}"
+            )));
+        }
+    }
     findings.extend(check_unbatched(task).into_iter().map(error));
     if let Some(Trial::Failed { reason }) = &task.trial
         && reason.len() > MAX_TEXT_LENGTH
@@ -274,6 +282,43 @@ fn check_unbatched(task: &TaskManifest) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Whether a task is declared to have each role, with the kinds of its input, of which one is enough, and of its output.
+fn roles(task: &TaskManifest) -> [(bool, &'static str, (&'static [Kind], Kind), &'static str); 5] {
+    let text: &[Kind] = &[Kind::Text];
+    [
+        (
+            task.sparse_embedding,
+            "sparse embedding",
+            (text, Kind::Json),
+            "text as input and `[{\"index\": …, \"value\": …}]` as output",
+        ),
+        (
+            task.token_embeddings,
+            "task for the vectors of tokens",
+            (text, Kind::Tensors),
+            "text as input and one FP32 tensor with two dimensions as output",
+        ),
+        (
+            task.classifier,
+            "classifier",
+            (&[Kind::Text, Kind::Json], Kind::Json),
+            "text or JSON as input and `[{\"label\": …, \"score\": …}]` as output",
+        ),
+        (
+            task.tokenizer,
+            "tokenizer",
+            (text, Kind::Json),
+            "text as input and `[{\"id\": …, \"text\": …, \"special\": …}]` as output",
+        ),
+        (
+            task.detokenizer,
+            "detokenizer",
+            (&[Kind::Json], Kind::Text),
+            "a JSON array of token ids as input and text as output",
+        ),
+    ]
 }
 
 /// Returns the reason why the task cannot produce embeddings, if there is one.
