@@ -7,6 +7,7 @@ mod actions;
 mod command;
 mod padded_memory;
 mod tasks;
+mod texts;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -16,7 +17,8 @@ use plugin_sdk::prelude::*;
 
 pub use command::{Action, Command, Report};
 use padded_memory::{MemoryCosts, PaddedMemory};
-use tasks::{Commands, Double, Embed, PreparedCommands};
+use tasks::{Commands, Double, PreparedCommands};
+use texts::{Classify, Decode, Embed, Sparse, TokenVectors, Tokenize};
 
 /// `[models.settings]`: faults of the model as a whole.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -149,6 +151,11 @@ fn tasks_with(max_batch_size: Option<usize>) -> Tasks<Misbehave> {
         .add("tensor", Double)
         .add_prepared("embed", Embed)
         .add_prepared("padded_memory", PaddedMemory)
+        .add_prepared("sparse", Sparse)
+        .add_prepared("tokens", TokenVectors)
+        .add_prepared("classify", Classify)
+        .add_prepared("tokenize", Tokenize)
+        .add_prepared("decode", Decode)
 }
 
 export_model!(Misbehave);

@@ -1,5 +1,4 @@
-//! The tasks: `text` and `image` execute commands, `prepared` does so after a prepare step, `tensor` doubles numbers, and
-//! `embed` computes embeddings.
+//! The tasks: `text` and `image` execute commands, `prepared` does so after a prepare step, and `tensor` doubles numbers.
 
 use std::io;
 use std::net::TcpStream;
@@ -115,35 +114,6 @@ impl Task<Misbehave> for Double {
                 .collect();
             Ok(TensorOutput::new("doubled", &[doubled.len()], doubled))
         })
-    }
-}
-
-/// Computes predictable embeddings: the number of letters and words of a text, and 0.5, or NaN if a word is `nan`. Each word is a
-/// token.
-pub(crate) struct Embed;
-
-impl PreparedTask<Misbehave> for Embed {
-    type Input = Text;
-    type Output = Tensor;
-    type Prepared = [f32; 3];
-
-    fn describe(&self) -> TaskInfo {
-        TaskInfo::new("Counts letters and words.")
-            .embedding()
-            .output_tensor(TensorInfo::new("embedding", DType::Fp32, &[3]))
-            .example(json!("to be"))
-    }
-
-    fn prepare(&self, model: &Misbehave, item: Item<&str>) -> Result<Prepared<[f32; 3]>, ItemError> {
-        let words = item.value.split_whitespace().count();
-        let letters = item.value.chars().count();
-        let is_nan = model.settings.nan_embeddings || item.value.split_whitespace().any(|word| word == "nan");
-        let last = if is_nan { f32::NAN } else { 0.5 };
-        Ok(Prepared::new([letters as f32, words as f32, last]).weight(words as u64))
-    }
-
-    fn predict(&self, _model: &Misbehave, batch: Batch<&[f32; 3]>) -> BatchResult<TensorOutput> {
-        batch.map(|vector| TensorOutput::new("embedding", &[3], vector.to_vec()))
     }
 }
 
