@@ -46,6 +46,7 @@
 //! - [`batching`]: batching rules as values.
 //! - [`build_info`]: the commit, date and target of this build.
 //! - [`byte_budget`]: the limit on the bytes that all requests hold.
+//! - [`cl100k_base`]: decodes token ids of OpenAI's vocabulary.
 //! - [`clock`]: the only place where the time is read.
 //! - [`codec`]: the JSON form of items.
 //! - [`console`]: output of commands.
@@ -79,6 +80,7 @@ pub mod bench;
 pub mod build_info;
 pub mod byte_budget;
 pub mod calibration;
+pub mod cl100k_base;
 pub mod cli;
 #[cfg(any(feature = "batch", feature = "bench", feature = "status"))]
 #[cfg_attr(
