@@ -32,18 +32,36 @@ pub enum TaskRoute {
     Rerank,
     /// Scores of pairs in the protocol of vLLM.
     Score,
+    /// Embeddings in the protocol of Cohere.
+    CohereEmbed,
+    /// Embeddings in the protocol of text-embeddings-inference.
+    TeiEmbed,
+    /// Vectors of all tokens.
+    TeiEmbedAll,
+    /// Sparse embeddings.
+    TeiEmbedSparse,
+    /// Similarities of sentences to a source sentence.
+    TeiSimilarity,
+    /// Scores of labels.
+    TeiPredict,
+    /// Tokens of texts.
+    TeiTokenize,
+    /// Texts of tokens.
+    TeiDecode,
+    /// What the model does: embeddings, scores of labels, or ranking.
+    TeiRoot,
 }
 
 impl TaskRoute {
     /// Number of values.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 16;
 }
 
 /// A route of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Paths of the route in the syntax of the router: `{name}` matches one segment or part of one, `{name}*` at the
-    /// end matches any suffix.
+    /// end matches any suffix. A name of a model with a slash is `{namespace}/{model}`.
     pub patterns: &'static [&'static str],
     /// Required access.
     pub access: Access,
@@ -56,6 +74,9 @@ pub struct Route {
     pub is_docs: bool,
     /// Whether replies are compressed for clients that accept it.
     pub is_compressible: bool,
+    /// Whether the route is also available below the name of each model, such as `/{model}/embed`. The paths of all other
+    /// routes, and the short routes of tasks, take precedence.
+    pub is_below_models: bool,
 }
 
 impl Route {
@@ -67,6 +88,7 @@ impl Route {
             is_probe: false,
             is_docs: false,
             is_compressible: false,
+            is_below_models: false,
         }
     }
 
@@ -112,6 +134,13 @@ impl Route {
         }
     }
 
+    const fn below_models(self) -> Self {
+        Self {
+            is_below_models: true,
+            ..self
+        }
+    }
+
     fn matches(&self, path: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern_matches(pattern, path))
     }
@@ -133,6 +162,16 @@ impl Route {
     }
 }
 
+/// Patterns with the name of a model between a prefix and a suffix: without a slash, and with one.
+macro_rules! of_model {
+    ($($prefix:literal $suffix:literal),+) => {
+        &[
+            $(concat!($prefix, "{model}", $suffix),)+
+            $(concat!($prefix, "{namespace}/{model}", $suffix)),+
+        ]
+    };
+}
+
 /// Declares a constant for each route, and the table of all routes.
 macro_rules! routes {
     ($($(#[doc = $doc:literal])+ $name:ident = $route:expr;)*) => {
@@ -145,22 +184,45 @@ macro_rules! routes {
 
 routes! {
     /// Runs a task.
-    PREDICT_TASK = Route::task(TaskRoute::Task, &["/v1/models/{model}/tasks/{task}/predict"]);
+    PREDICT_TASK = Route::task(TaskRoute::Task, of_model!("/v1/models/" "/tasks/{task}/predict"));
     /// Runs the default task of a model.
-    PREDICT_DEFAULT = Route::task(TaskRoute::Default, &["/v1/models/{model}/predict"]);
+    PREDICT_DEFAULT = Route::task(TaskRoute::Default, of_model!("/v1/models/" "/predict"));
     /// Runs a task in the Open Inference Protocol.
-    V2_INFER = Route::task(TaskRoute::V2, &["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"]);
+    V2_INFER = Route::task(TaskRoute::V2, of_model!("/v2/models/" "/infer", "/v2/models/" "/versions/{version}/infer"));
     /// Runs a task in KServe's V1 and TensorFlow Serving's protocol.
-    V1_PREDICT = Route::task(TaskRoute::V1, &["/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict"]);
+    V1_PREDICT = Route::task(TaskRoute::V1, of_model!("/v1/models/" ":predict", "/v1/models/" "/versions/{version}:predict"));
     /// OpenAI's embeddings, also at the paths of Azure, one of which names the model.
     EMBEDDINGS = Route::task(
         TaskRoute::Embeddings,
-        &["/v1/embeddings", "/openai/v1/embeddings", "/openai/deployments/{model}/embeddings"]
+        &[
+            "/v1/embeddings",
+            "/openai/v1/embeddings",
+            "/openai/deployments/{model}/embeddings",
+            "/openai/deployments/{namespace}/{model}/embeddings",
+        ]
     );
     /// Ranks documents.
-    RERANK = Route::task(TaskRoute::Rerank, &["/rerank", "/v1/rerank", "/v2/rerank"]);
+    RERANK = Route::task(TaskRoute::Rerank, &["/rerank", "/v1/rerank", "/v2/rerank"]).below_models();
     /// Scores pairs of texts.
     SCORE = Route::task(TaskRoute::Score, &["/score", "/v1/score"]);
+    /// Cohere's embeddings.
+    COHERE_EMBED = Route::task(TaskRoute::CohereEmbed, &["/v1/embed", "/v2/embed"]);
+    /// The embeddings of text-embeddings-inference.
+    TEI_EMBED = Route::task(TaskRoute::TeiEmbed, &["/embed"]).below_models();
+    /// Vectors of all tokens.
+    TEI_EMBED_ALL = Route::task(TaskRoute::TeiEmbedAll, &["/embed_all"]).below_models();
+    /// Sparse embeddings.
+    TEI_EMBED_SPARSE = Route::task(TaskRoute::TeiEmbedSparse, &["/embed_sparse"]).below_models();
+    /// Similarities of sentences.
+    TEI_SIMILARITY = Route::task(TaskRoute::TeiSimilarity, &["/similarity"]).below_models();
+    /// Scores of labels.
+    TEI_PREDICT = Route::task(TaskRoute::TeiPredict, &["/predict"]).below_models();
+    /// Tokens of texts.
+    TEI_TOKENIZE = Route::task(TaskRoute::TeiTokenize, &["/tokenize"]).below_models();
+    /// Texts of tokens.
+    TEI_DECODE = Route::task(TaskRoute::TeiDecode, &["/decode"]).below_models();
+    /// Describes a model to clients of text-embeddings-inference.
+    TEI_INFO = Route::client(&["/info"]).below_models();
     /// The OpenAPI document.
     OPENAPI = Route::docs(&["/openapi.json"]);
     /// Redirects to the documentation pages.
@@ -169,10 +231,12 @@ routes! {
     DOCS = Route::docs(&["/docs/{file}*"]);
     /// Describes the server.
     ROOT = Route::open(&["/"]).compressible();
+    /// Runs the only model of text-embeddings-inference, for requests with `POST`; see [`find_for`].
+    TEI_ROOT = Route::task(TaskRoute::TeiRoot, &["/"]);
     /// The favicon.
     FAVICON = Route::open(&["/favicon.ico"]);
     /// State of the server and its models.
-    HEALTH = Route::probe(&["/health"]);
+    HEALTH = Route::probe(&["/health"]).below_models();
     /// Liveness.
     LIVEZ = Route::probe(&["/livez"]);
     /// Readiness.
@@ -182,15 +246,15 @@ routes! {
     /// Lists the models.
     MODELS = Route::client(&["/v1/models"]).compressible();
     /// Other methods of that protocol, which are not supported.
-    V1_OTHER = Route::client(&["/v1/models/{model}:{method}", "/v1/models/{model}/versions/{version}:{method}"]);
+    V1_OTHER = Route::client(of_model!("/v1/models/" ":{method}", "/v1/models/" "/versions/{version}:{method}"));
     /// Inputs and outputs of a model.
-    V1_METADATA = Route::client(&["/v1/models/{model}/metadata", "/v1/models/{model}/versions/{version}/metadata"]);
+    V1_METADATA = Route::client(of_model!("/v1/models/" "/metadata", "/v1/models/" "/versions/{version}/metadata"));
     /// Describes a version of a model.
-    V1_VERSION = Route::client(&["/v1/models/{model}/versions/{version}"]);
+    V1_VERSION = Route::client(of_model!("/v1/models/" "/versions/{version}"));
     /// Versions by label, which are not supported.
-    V1_LABEL = Route::client(&["/v1/models/{model}/labels/{label}", "/v1/models/{model}/labels/{label}/metadata"]);
+    V1_LABEL = Route::client(of_model!("/v1/models/" "/labels/{label}", "/v1/models/" "/labels/{label}/metadata"));
     /// Describes a model.
-    MODEL = Route::client(&["/v1/models/{model}"]).compressible();
+    MODEL = Route::client(of_model!("/v1/models/" "")).compressible();
     /// Lists durable jobs.
     JOBS = Route::client(&["/v1/jobs"]).compressible();
     /// Describes, cancels or removes a job.
@@ -208,25 +272,25 @@ routes! {
     /// Statistics of all models.
     V2_ALL_STATISTICS = Route::client(&["/v2/models/stats"]);
     /// Statistics of a model.
-    V2_STATISTICS = Route::client(&["/v2/models/{model}/stats", "/v2/models/{model}/versions/{version}/stats"]);
+    V2_STATISTICS = Route::client(of_model!("/v2/models/" "/stats", "/v2/models/" "/versions/{version}/stats"));
     /// Configuration of a model, in Triton's format.
-    V2_CONFIG = Route::client(&["/v2/models/{model}/config", "/v2/models/{model}/versions/{version}/config"]);
+    V2_CONFIG = Route::client(of_model!("/v2/models/" "/config", "/v2/models/" "/versions/{version}/config"));
     /// Readiness of a model.
-    V2_MODEL_READY = Route::client(&["/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"]);
+    V2_MODEL_READY = Route::client(of_model!("/v2/models/" "/ready", "/v2/models/" "/versions/{version}/ready"));
     /// Inputs and outputs of a model.
-    V2_MODEL = Route::client(&["/v2/models/{model}", "/v2/models/{model}/versions/{version}"]);
+    V2_MODEL = Route::client(of_model!("/v2/models/" "", "/v2/models/" "/versions/{version}"));
     /// Lists the models in Triton's format.
     V2_INDEX = Route::client(&["/v2/repository/index"]);
     /// Loads a model.
-    V2_LOAD = Route::admin(&["/v2/repository/models/{model}/load"]);
+    V2_LOAD = Route::admin(of_model!("/v2/repository/models/" "/load"));
     /// Unloads a model.
-    V2_UNLOAD = Route::admin(&["/v2/repository/models/{model}/unload"]);
+    V2_UNLOAD = Route::admin(of_model!("/v2/repository/models/" "/unload"));
 }
 
 /// Returns the access that a request for `path` requires. Unknown paths require a client key. So does the
 /// documentation if it is disabled.
-pub fn required_access(path: &str, serves_docs: bool) -> Access {
-    find(path)
+pub fn required_access(is_post: bool, path: &str, serves_docs: bool) -> Access {
+    find_for(is_post, path)
         .filter(|route| serves_docs || !route.is_docs)
         .map_or(Access::Client, |route| route.access)
 }
@@ -240,6 +304,40 @@ pub fn is_management(path: &str) -> bool {
 /// Returns the route that matches `path`.
 pub fn find(path: &str) -> Option<&'static Route> {
     ALL.iter().find(|route| route.matches(path))
+}
+
+/// Returns the route of a request for `path`. Only at `/` does it depend on the method.
+pub fn find_for(is_post: bool, path: &str) -> Option<&'static Route> {
+    match is_post && path == "/" {
+        true => Some(&TEI_ROOT),
+        false => find(path),
+    }
+}
+
+/// Splits a path such as `/{model}/embed` into the name of the model and the route. `None` if no route matches. The model may
+/// not exist.
+pub fn below_model(path: &str) -> Option<(&str, &'static Route)> {
+    let (model, _) = path.rsplit_once('/')?;
+    let below = &path[model.len()..];
+    let model = model.strip_prefix('/').filter(|model| !model.is_empty())?;
+    let mut routes = ALL.iter().filter(|route| route.is_below_models);
+    Some((model, routes.find(|route| route.patterns.contains(&below))?))
+}
+
+/// Whether `word` is a segment after the name of a model in a path, so that it must not be the second part of a name with a
+/// slash.
+pub fn follows_models(word: &str) -> bool {
+    let patterns = || ALL.iter().flat_map(|route| route.patterns.iter());
+    let follows = |pattern: &&&str| {
+        let mut segments = pattern
+            .split('/')
+            .skip_while(|segment| !segment.starts_with("{model}"));
+        segments.nth(1) == Some(word)
+    };
+    let below = ALL.iter().filter(|route| route.is_below_models);
+    let mut below = below.flat_map(|route| route.patterns.iter());
+    patterns().any(|pattern| follows(&pattern))
+        || below.any(|pattern| pattern.strip_prefix('/') == Some(word))
 }
 
 /// Returns all routes that run a task.
@@ -318,7 +416,7 @@ mod tests {
             "/v2/health/ready",
         ];
         for path in open {
-            assert_eq!(required_access(path, true), Access::Open, "{path}");
+            assert_eq!(required_access(false, path, true), Access::Open, "{path}");
         }
         let closed = [
             "",
@@ -344,24 +442,27 @@ mod tests {
             "*",
         ];
         for path in closed {
-            assert_eq!(required_access(path, true), Access::Client, "{path}");
+            assert_eq!(required_access(false, path, true), Access::Client, "{path}");
         }
     }
 
     #[test]
     fn disabled_documentation_is_not_open() {
         for path in ["/docs", "/docs/", "/docs/x", "/openapi.json"] {
-            assert_eq!(required_access(path, false), Access::Client, "{path}");
+            assert_eq!(required_access(false, path, false), Access::Client, "{path}");
         }
-        assert_eq!(required_access("/health", false), Access::Open);
+        assert_eq!(required_access(false, "/health", false), Access::Open);
     }
 
     #[test]
     fn loading_and_unloading_models_requires_the_admin_key() {
         for path in ["/v2/repository/models/m/load", "/v2/repository/models/m/unload"] {
-            assert_eq!(required_access(path, true), Access::Admin, "{path}");
+            assert_eq!(required_access(false, path, true), Access::Admin, "{path}");
         }
-        assert_eq!(required_access("/v2/repository/index", true), Access::Client);
+        assert_eq!(
+            required_access(true, "/v2/repository/index", true),
+            Access::Client
+        );
     }
 
     #[test]
@@ -432,9 +533,73 @@ mod tests {
         assert_eq!(route("/v1/models/m:predict"), Some(V1_PREDICT));
         assert_eq!(route("/v1/models/m:explain"), Some(V1_OTHER));
         assert_eq!(route("/v1/models/m/versions/1:predict"), Some(V1_PREDICT));
-        assert_eq!(route("/v1/models/a/b"), None);
+        assert_eq!(route("/v1/models/a/b"), Some(MODEL));
+        assert_eq!(route("/v1/models/a/b/c"), None);
         assert_eq!(route("/v1/models/"), None);
         assert_eq!(route("/v2/models/m/versions/1/infer"), Some(V2_INFER));
         assert_eq!(route("/v2/models/stats"), Some(V2_ALL_STATISTICS));
+    }
+
+    #[test]
+    fn a_name_with_a_slash_matches_two_segments() {
+        let found = |path| {
+            let route = find(path).expect("the path matches a route");
+            (*route, route.parameters(path).collect::<Vec<_>>())
+        };
+        let name = [("namespace", "BAAI"), ("model", "bge")];
+        for (path, route) in [
+            ("/v1/models/BAAI/bge", MODEL),
+            ("/v1/models/BAAI/bge/predict", PREDICT_DEFAULT),
+            ("/v1/models/BAAI/bge:predict", V1_PREDICT),
+            ("/v1/models/BAAI/bge/metadata", V1_METADATA),
+            ("/v2/models/BAAI/bge", V2_MODEL),
+            ("/v2/models/BAAI/bge/infer", V2_INFER),
+            ("/v2/repository/models/BAAI/bge/load", V2_LOAD),
+        ] {
+            assert_eq!(found(path), (route, name.to_vec()), "{path}");
+        }
+        assert_eq!(
+            found("/v1/models/BAAI/bge/tasks/query/predict"),
+            (PREDICT_TASK, [&name[..], &[("task", "query")]].concat())
+        );
+        // The same paths as without names with a slash.
+        assert_eq!(
+            found("/v1/models/m/predict"),
+            (PREDICT_DEFAULT, vec![("model", "m")])
+        );
+        assert_eq!(found("/v2/models/m/stats"), (V2_STATISTICS, vec![("model", "m")]));
+        for word in [
+            "predict", "tasks", "infer", "versions", "load", "embed", "rerank", "health",
+        ] {
+            assert!(follows_models(word), "{word}");
+        }
+        for word in ["bge-small-en", "v1", "models", "score"] {
+            assert!(!follows_models(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn routes_below_a_model_are_those_of_text_embeddings_inference() {
+        let below = |path| below_model(path).map(|(model, route)| (model, *route));
+        assert_eq!(below("/bge/embed"), Some(("bge", TEI_EMBED)));
+        assert_eq!(below("/BAAI/bge/similarity"), Some(("BAAI/bge", TEI_SIMILARITY)));
+        assert_eq!(below("/bge/rerank"), Some(("bge", RERANK)));
+        assert_eq!(below("/bge/info"), Some(("bge", TEI_INFO)));
+        for path in [
+            "/embed",
+            "/bge",
+            "/bge/score",
+            "/bge/metrics",
+            "//embed",
+            "/bge/embed/",
+        ] {
+            assert_eq!(below(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_runs_a_model_at_the_root_requires_a_key() {
+        assert_eq!(required_access(false, "/", true), Access::Open);
+        assert_eq!(required_access(true, "/", true), Access::Client);
     }
 }

@@ -144,89 +144,6 @@ impl Call {
         find_generation(entry).map(|_| ())
     }
 
-    /// Finds the embedding task for a model name in OpenAI's protocol: the task that the name includes, or the
-    /// model's default task, or its only embedding task.
-    pub fn to_embedding(view: &ModelView, name: &str) -> Result<Self, Failure> {
-        let (entry, task) = view.named(name).map_err(|failure| failure.with_param("model"))?;
-        let tasks = &find_generation(entry)?.manifest.tasks;
-        let embeds = |task: &usize| tasks.get(*task).is_some_and(|task| task.embedding);
-        let task = match task.or(entry.default_task).filter(embeds) {
-            None if task.is_none() => {
-                let mut all = (0..tasks.len()).filter(embeds);
-                all.next().filter(|_| all.next().is_none())
-            }
-            found => found,
-        };
-        match task {
-            Some(task) => Self::ready(view.client(), entry, task),
-            None => {
-                let named = view.models().flat_map(|entry| {
-                    let embeddings = entry.task_manifests().iter().filter(|task| task.embedding);
-                    embeddings.map(|task| format!("{}.{}", entry.name(), task.name))
-                });
-                let names: Vec<String> = named.collect();
-                let names = if names.is_empty() {
-                    "none".to_owned()
-                } else {
-                    names.join(", ")
-                };
-                let message = format!("`{name}` does not produce embeddings; available: {names}");
-                Err(Failure::new(Code::Malformed, message).with_param("model"))
-            }
-        }
-    }
-
-    /// Finds the reranker that a request without a task names: the task that the name includes, or the model's default task, or
-    /// its only reranker. Without a name, the only reranker of all models.
-    pub fn to_reranker(view: &ModelView, name: Option<&str>) -> Result<Self, Failure> {
-        let all = view.models().flat_map(|entry| {
-            let tasks = entry.task_manifests().iter().enumerate();
-            let is_allowed = move |task: &TaskManifest| view.client().sees_task(entry.name(), &task.name);
-            let rerankers = tasks.filter(move |(_, task)| task.reranker && is_allowed(task));
-            rerankers.map(move |(index, task)| (entry, index, format!("{}.{}", entry.name(), task.name)))
-        });
-        let all: Vec<_> = all.collect();
-        let names = || match all.is_empty() {
-            true => "none".to_owned(),
-            false => {
-                let names: Vec<&str> = all.iter().map(|(.., name)| name.as_str()).collect();
-                names.join(", ")
-            }
-        };
-        let failure = |message: String| Err(Failure::new(Code::Malformed, message).with_param("model"));
-        let Some(name) = name else {
-            return match all.as_slice() {
-                [(entry, task, _)] => Self::ready(view.client(), entry, *task),
-                [] => failure("no model ranks documents".to_owned()),
-                _ => failure(format!("missing member `model`: expected one of {}", names())),
-            };
-        };
-        let (entry, task) = view.named(name).map_err(|failure| failure.with_param("model"))?;
-        if let Some(manifest) = task.and_then(|task| entry.task_manifests().get(task)) {
-            view.client().check_task(entry.name(), &manifest.name)?;
-        }
-        let of_entry: Vec<usize> = all
-            .iter()
-            .filter(|(of, ..)| Arc::ptr_eq(of, entry))
-            .map(|(_, index, _)| *index)
-            .collect();
-        let found = match task.or(entry.default_task).filter(|task| of_entry.contains(task)) {
-            None if task.is_none() => of_entry.first().copied().filter(|_| of_entry.len() == 1),
-            found => found,
-        };
-        match found {
-            Some(task) => Self::ready(view.client(), entry, task),
-            // The tasks of a model that is not ready are unknown.
-            None => {
-                find_generation(entry)?;
-                failure(format!(
-                    "`{name}` does not rank documents; available: {}",
-                    names()
-                ))
-            }
-        }
-    }
-
     /// Finds a task by its index.
     pub fn ready(client: &Client, entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
         // The tasks of a model that is not serving are not known.
@@ -363,7 +280,7 @@ fn check_version(name: &str, version: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure> {
+pub(super) fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure> {
     let name = entry.name();
     match &entry.state {
         ModelState::Ready(generation) => match generation.engine.health() {

@@ -39,6 +39,8 @@ pub enum Code {
     InvalidInput,
     /// The model does not support the requested operation.
     Unsupported,
+    /// The model does not have a task for the route, in the protocol of text-embeddings-inference.
+    UnsuitableModel,
     /// A rate limit of the API key is exceeded.
     RateLimited,
     /// The queue is full.
@@ -61,7 +63,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -75,6 +77,7 @@ impl Code {
         Self::UnsupportedMediaType,
         Self::InvalidInput,
         Self::Unsupported,
+        Self::UnsuitableModel,
         Self::RateLimited,
         Self::QueueFull,
         Self::Overloaded,
@@ -102,6 +105,7 @@ impl Code {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::InvalidInput => "invalid_input",
             Self::Unsupported => "unsupported",
+            Self::UnsuitableModel => "unsuitable_model",
             Self::RateLimited => "rate_limited",
             Self::QueueFull => "queue_full",
             Self::Overloaded => "overloaded",
@@ -129,6 +133,7 @@ impl Code {
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::InvalidInput | Self::Unsupported => 422,
+            Self::UnsuitableModel => 424,
             Self::RateLimited | Self::QueueFull | Self::Overloaded => 429,
             Self::OutOfMemory | Self::ModelFault | Self::Internal => 500,
             Self::Unavailable => 503,
@@ -159,6 +164,7 @@ impl Code {
             | Self::StorageFull
             | Self::OutOfMemory => 8,
             Self::Unsupported => 12,
+            Self::UnsuitableModel => 9,
             Self::ModelFault | Self::Internal => 13,
             Self::Unavailable => 14,
             Self::Unauthorized => 16,

@@ -18,6 +18,7 @@ mod request_options;
 pub mod request_parameters;
 mod request_record;
 mod slow_requests;
+mod task_role;
 mod telemetry;
 pub mod tensors;
 #[cfg_attr(
@@ -39,6 +40,7 @@ pub use model_view::ModelView;
 pub use request_options::{MAX_TIMEOUT, RequestOptions, request_id};
 pub use request_record::RequestRecord;
 pub use slow_requests::SlowRequestLog;
+pub use task_role::{ModelName, TaskRole};
 pub use telemetry::Telemetry;
 
 /// Limits on the content of a request body.

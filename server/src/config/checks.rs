@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use super::rule::Text;
 use crate::routes;
 
-/// Maximum length of the name of a model or a task.
+/// Maximum length of the name of a task.
 const MAX_NAME_LENGTH: usize = 64;
 
+/// Maximum length of the name of a model, which can have a slash.
+const MAX_MODEL_NAME_LENGTH: usize = 128;
+
 /// Maximum length of `model.task`.
-const MAX_PATTERN_LENGTH: usize = 2 * MAX_NAME_LENGTH + 1;
+const MAX_PATTERN_LENGTH: usize = MAX_MODEL_NAME_LENGTH + 1 + MAX_NAME_LENGTH;
 
 /// The levels of a log filter.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -18,6 +21,11 @@ pub(super) const NAME: Text = Text {
     expected: "a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`",
     value_name: Some("NAME"),
     check: name,
+};
+pub(super) const MODEL_NAME: Text = Text {
+    expected: "a name of 1 to 128 letters, digits, `.`, `_` or `-`, with at most one `/`, whose parts do not start with `.`",
+    value_name: Some("NAME"),
+    check: model_name,
 };
 pub(super) const PLUGIN: Text = Text {
     expected: "the name of a plugin, or the path of a shared library",
@@ -115,6 +123,27 @@ pub(super) fn name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The name of a model: like that of a task, or two such names separated by a slash, as on Hugging Face.
+fn model_name(text: &str) -> Result<(), String> {
+    if text.len() > MAX_MODEL_NAME_LENGTH {
+        return Err(format!("shorten it: it has {} characters", text.len()));
+    }
+    let Some((namespace, model)) = text.split_once('/') else {
+        return name_characters(text);
+    };
+    if model.contains('/') {
+        return Err("use at most one `/`, as in \"BAAI/bge-small-en\"".to_owned());
+    }
+    name_characters(namespace)?;
+    name_characters(model)?;
+    match routes::follows_models(model) {
+        true => Err(format!(
+            "`{model}` after the slash is part of the server's paths; choose another name"
+        )),
+        false => Ok(()),
+    }
+}
+
 fn name_characters(text: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if text.is_empty() {
@@ -138,7 +167,15 @@ fn model_pattern(text: &str) -> Result<(), String> {
     if start.contains('*') {
         return Err("use at most one `*`, at the end".to_owned());
     }
-    name_characters(start)?;
+    match start.split_once('/') {
+        Some((namespace, model)) => {
+            name_characters(namespace)?;
+            if !model.is_empty() {
+                name_characters(model)?;
+            }
+        }
+        None => name_characters(start)?,
+    }
     match start.len() {
         0..=MAX_PATTERN_LENGTH => Ok(()),
         length => Err(format!("shorten it: it has {length} characters")),
@@ -430,8 +467,8 @@ mod tests {
         fn every_valid_route_of_a_task_requires_a_client_key(path in paths()) {
             if route(&path).is_ok() {
                 prop_assert_eq!(routes::find(&path), None);
-                prop_assert_eq!(routes::required_access(&path, true), routes::Access::Client);
-                prop_assert_eq!(routes::required_access(&path, false), routes::Access::Client);
+                prop_assert_eq!(routes::required_access(true, &path, true), routes::Access::Client);
+                prop_assert_eq!(routes::required_access(true, &path, false), routes::Access::Client);
             }
         }
     }
@@ -440,5 +477,36 @@ mod tests {
     fn a_name_has_at_most_64_characters() {
         assert!(name(&"a".repeat(64)).is_ok());
         assert!(name(&"a".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn the_name_of_a_model_can_have_a_slash() {
+        for valid in ["bge", "BAAI/bge-small-en", "a.b/c_d", "v1/x", &"a".repeat(128)] {
+            assert_eq!(model_name(valid), Ok(()), "{valid}");
+        }
+        for (invalid, hint) in [
+            ("", "use at least one character"),
+            ("/bge", "use at least one character"),
+            ("BAAI/", "use at least one character"),
+            ("a/b/c", "use at most one `/`, as in \"BAAI/bge-small-en\""),
+            ("BAAI/.bge", "start with a letter or a digit"),
+            ("BAAI/b c", "' ' is not allowed; use `-` or `_` instead"),
+            (
+                "BAAI/embed",
+                "`embed` after the slash is part of the server's paths; choose another name",
+            ),
+            (
+                "BAAI/tasks",
+                "`tasks` after the slash is part of the server's paths; choose another name",
+            ),
+        ] {
+            assert_eq!(model_name(invalid), Err(hint.to_owned()), "{invalid}");
+        }
+        for pattern in ["BAAI/*", "BAAI/bge.query", "BAAI/bge*", "bge*"] {
+            assert_eq!(model_pattern(pattern), Ok(()), "{pattern}");
+        }
+        for pattern in ["/bge", "a/b/c", "*"] {
+            assert!(model_pattern(pattern).is_err(), "{pattern}");
+        }
     }
 }

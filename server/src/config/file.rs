@@ -13,8 +13,8 @@ use super::document::Document;
 use super::env_table::EnvTable;
 use super::error::{ConfigError, Location, Origin, alternatives};
 use super::keys::{
-    KeyDefault, Located, Section, WrittenBatching, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenModel,
-    WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
+    KeyDefault, Located, Section, WrittenBatching, WrittenEmbeddings, WrittenJobs, WrittenLogging,
+    WrittenMetrics, WrittenModel, WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
 };
 use super::plugin_settings::PluginSettings;
 use super::rule::{Mismatch, Written};
@@ -37,6 +37,7 @@ pub(super) struct ModelTable {
     pub(super) header: Location,
     pub(super) keys: WrittenModel,
     pub(super) batching: WrittenBatching,
+    pub(super) embeddings: WrittenEmbeddings,
     pub(super) tasks: Vec<TaskTable>,
     pub(super) settings: PluginSettings,
     pub(super) env: Option<EnvTable>,
@@ -216,7 +217,7 @@ impl Reader<'_, '_> {
     fn model(&mut self, table: &DeTable<'_>, header: &Range<usize>) -> ModelTable {
         let level = Level {
             place: "in [[models]]",
-            tables: &["batching", "tasks", "settings", "env"],
+            tables: &["batching", "embeddings", "tasks", "settings", "env"],
             is_configuration: true,
         };
         let mut keys = WrittenModel::empty();
@@ -224,6 +225,8 @@ impl Reader<'_, '_> {
         self.section(table, &level, &mut [&mut keys]);
         self.required(table, header, WrittenModel::KEYS, level.place);
         self.subsection(table, "batching", "[models.batching]", &mut [&mut batching]);
+        let mut embeddings = WrittenEmbeddings::empty();
+        self.subsection(table, "embeddings", "[models.embeddings]", &mut [&mut embeddings]);
         let settings = match self.table(table, "settings", "[models.settings]") {
             Some((span, settings)) => PluginSettings::read(self.document, &span, settings, self.errors),
             None => PluginSettings::empty(),
@@ -236,6 +239,7 @@ impl Reader<'_, '_> {
             header,
             keys,
             batching,
+            embeddings,
             tasks: self.tasks(table),
             settings,
             env,
@@ -448,6 +452,7 @@ fn tables_with(name: &str) -> Option<String> {
             WrittenBatching::KEYS,
         ),
         ("[[models]]", WrittenModel::KEYS),
+        ("[models.embeddings]", WrittenEmbeddings::KEYS),
         ("[models.tasks.…]", WrittenTask::KEYS),
     ];
     let matching = tables
@@ -457,6 +462,7 @@ fn tables_with(name: &str) -> Option<String> {
     match name {
         "tasks" => Some("[[models]], as [models.tasks.…]".to_owned()),
         "settings" => Some("[[models]], as [models.settings]".to_owned()),
+        "embeddings" => Some("[[models]], as [models.embeddings]".to_owned()),
         "env" => Some("[[models]], as [models.env]".to_owned()),
         "tls" => Some("[server], as [server.tls]".to_owned()),
         _ => (!matching.is_empty()).then(|| matching.join(" or ")),

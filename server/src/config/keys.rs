@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::checks::{
-    CALIBRATION, CORS_ORIGIN, DIRECTORY, FILE, FREE_TEXT, HOST, JOB_STORE, KEY, LOG_FILTER, NAME,
+    CALIBRATION, CORS_ORIGIN, DIRECTORY, FILE, FREE_TEXT, HOST, JOB_STORE, KEY, LOG_FILTER, MODEL_NAME, NAME,
     OTLP_ENDPOINT, OTLP_HEADER, PATH_PATTERN, PEM_FILE, PLUGIN, ROUTE,
 };
 use super::error::Origin;
@@ -17,7 +17,7 @@ use super::rule::{
     Ascending, Choice, CpuChoice, HexDigest, Integer, Limit, List, Memory, Mismatch, Rule, SecretText, Share,
     Size, SlowRequestRule, TimeSpan, Toggle, Written, count,
 };
-use super::settings::{LogFormat, OnCrash, OtlpProtocol, SlowRequests};
+use super::settings::{Dimensions, LogFormat, OnCrash, OtlpProtocol, SlowRequests, TokenIds};
 use crate::batching::WeightRule;
 use crate::digest::Digest;
 use crate::resources::{Cpus, MemoryBudget, Sandbox};
@@ -443,8 +443,8 @@ const SANDBOXES: Choice<Sandbox> = Choice(&[
 section! {
     /// One model.
     WrittenModel {
-        /// Name of the model in requests: letters, digits, `.`, `_` and `-`.
-        name: String = NAME, Required("\"digits\"");
+        /// Name of the model in requests: letters, digits, `.`, `_` and `-`, and at most one `/`, as in "BAAI/bge-small-en".
+        name: String = MODEL_NAME, Required("\"digits\"");
         /// Plugin to load. A name such as "onnx" stands for the file `libonnx.so` in the search path (see `plugin_dir`). A
         /// value that contains a slash or ends in `.so` is a path, relative to the directory of the configuration file.
         plugin: String = PLUGIN, Required("\"onnx\"");
@@ -503,6 +503,37 @@ section! {
         /// Default deadline of a request to this model.
         request_timeout: Duration = time_span(MILLISECOND, HOUR.saturating_mul(24)),
             Derived { applies: "`request_timeout` of [server]", example: "\"60s\"" };
+    }
+}
+
+section! {
+    /// The embeddings of one model, in the protocols of OpenAI, Cohere and text-embeddings-inference.
+    WrittenEmbeddings {
+        /// What happens if a client requests another number of `dimensions` than that of the model. "fixed": the request is
+        /// rejected. "truncate": fewer dimensions are the first ones, scaled to length 1, which only models that were trained
+        /// for it (Matryoshka) support.
+        dimensions: Dimensions = Choice(&[("fixed", Dimensions::Fixed), ("truncate", Dimensions::Truncate)]),
+            Value("\"fixed\"");
+        /// Vocabulary of token ids in requests to `/v1/embeddings`. "cl100k_base": that of OpenAI's embedding models, which
+        /// LangChain sends; the text of the tokens is embedded. "model": that of the model, if its task has the parameter
+        /// `token_ids`. "reject": token ids are rejected.
+        token_ids: TokenIds = Choice(&[
+                ("cl100k_base", TokenIds::Cl100kBase),
+                ("model", TokenIds::Model),
+                ("reject", TokenIds::Reject),
+            ]),
+            Value("\"cl100k_base\"");
+        /// Embedding task or prompt of the model for inputs of Cohere's type `search_query`.
+        search_query: String = NAME, Derived { applies: "the task `query` if the model has it, otherwise the default task",
+            example: "\"query\"" };
+        /// The same for the type `search_document`.
+        search_document: String = NAME, Derived {
+            applies: "the task `passage` or `document` if the model has it, otherwise the default task",
+            example: "\"passage\"" };
+        /// The same for the type `classification`.
+        classification: String = NAME, Derived { applies: "the default task", example: "\"passage\"" };
+        /// The same for the type `clustering`.
+        clustering: String = NAME, Derived { applies: "the default task", example: "\"passage\"" };
     }
 }
 

@@ -37,8 +37,9 @@ pub use overrides::{Flag, Overrides, flags};
 pub use reference::{reference_markdown, reference_toml};
 pub use resolve::{Examined, Facts, Source, examine, resolve};
 pub use settings::{
-    CalibrationSource, CollectorSettings, Isolation, JobSettings, JobStoreSetting, LogFormat,
-    LoggingSettings, ModelSettings, OnCrash, OtlpProtocol, ProcessSettings, SamplingSettings, ServerSettings,
-    Settings, SlowRequests, SpanBatchSettings, TaskSettings, TlsSettings, TracingSettings,
+    CalibrationSource, CollectorSettings, Dimensions, EmbeddingSettings, Isolation, JobSettings,
+    JobStoreSetting, LogFormat, LoggingSettings, ModelSettings, OnCrash, OtlpProtocol, ProcessSettings,
+    SamplingSettings, ServerSettings, Settings, SlowRequests, SpanBatchSettings, TaskSettings, TlsSettings,
+    TokenIds, TracingSettings,
 };
 pub use units::size as parse_size;

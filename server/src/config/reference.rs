@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::key_file;
 use super::keys::{
-    Key, KeyDefault, WrittenBatching, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenModel,
-    WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
+    Key, KeyDefault, WrittenBatching, WrittenEmbeddings, WrittenJobs, WrittenLogging, WrittenMetrics,
+    WrittenModel, WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
 };
 
 const HEADER: &str = "\
@@ -71,6 +71,10 @@ pub fn reference_toml() -> String {
     text.push_str("#[models.tasks.text]\n");
     push_names(&mut text, WrittenBatching::KEYS);
     push_keys(&mut text, WrittenTask::KEYS);
+    text.push_str(
+        "\n# Embeddings of this model, in the protocols of OpenAI, Cohere and text-embeddings-inference.\n#[models.embeddings]\n",
+    );
+    push_keys(&mut text, WrittenEmbeddings::KEYS);
     let _ = write!(text, "\n{SETTINGS_HEADER}#[models.settings]\n");
     let _ = write!(text, "\n{ENV_HEADER}#[models.env]\n");
     text
@@ -126,6 +130,7 @@ pub fn reference_markdown() -> String {
         ),
         ("[models.tasks.<task>]", WrittenTask::KEYS),
         ("[[models]]", WrittenModel::KEYS),
+        ("[models.embeddings]", WrittenEmbeddings::KEYS),
         ("[[key]]` of the file `api_keys_file", key_file::KEYS),
     ];
     let mut text = String::new();

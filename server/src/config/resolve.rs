@@ -11,8 +11,8 @@ use super::error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
 use super::features::Features;
 use super::file::{self, ModelTable, TaskTable, WrittenFile};
 use super::keys::{
-    IsolationName, KeyDefault, Located, Section, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenModel,
-    WrittenServer, WrittenTls,
+    IsolationName, KeyDefault, Located, Section, WrittenEmbeddings, WrittenJobs, WrittenLogging,
+    WrittenMetrics, WrittenModel, WrittenServer, WrittenTls,
 };
 use super::lints;
 use super::listeners;
@@ -20,9 +20,9 @@ use super::otel;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
 use super::settings::{
-    BatchingLayers, CalibrationSource, Isolation, JobSettings, JobStoreSetting, LoggingSettings, ModelPlaces,
-    ModelSettings, ProcessSettings, ServerSettings, Settings, TaskOverrides, TlsSettings, TracingSettings,
-    UncomparedLocation, UncomparedOrigin, written_value,
+    BatchingLayers, CalibrationSource, EmbeddingSettings, Isolation, JobSettings, JobStoreSetting,
+    LoggingSettings, ModelPlaces, ModelSettings, ProcessSettings, ServerSettings, Settings, TaskOverrides,
+    TlsSettings, TracingSettings, UncomparedLocation, UncomparedOrigin, written_value,
 };
 use crate::metrics::Buckets;
 use crate::resources::{Resources, Sandbox};
@@ -399,6 +399,21 @@ fn buckets(written: WrittenMetrics) -> Buckets {
     }
 }
 
+fn embedding_settings(written: WrittenEmbeddings) -> EmbeddingSettings {
+    let mut built_in = WrittenEmbeddings::empty();
+    fill_in_defaults(&mut built_in);
+    let keys = written.or(&built_in);
+    let prompt = |written: Option<Located<String>>| written.map(|located| located.value);
+    EmbeddingSettings {
+        dimensions: written_value(keys.dimensions),
+        token_ids: written_value(keys.token_ids),
+        search_query: prompt(keys.search_query),
+        search_document: prompt(keys.search_document),
+        classification: prompt(keys.classification),
+        clustering: prompt(keys.clustering),
+    }
+}
+
 /// The settings of one model. `None` if a required key is missing, which has been reported already.
 fn model_settings(
     table: ModelTable,
@@ -413,6 +428,7 @@ fn model_settings(
         .map(|(key, origin)| (key, place_of(origin, &table.header)))
         .collect();
     let keys = table.keys.or(&built_in);
+    let embeddings = embedding_settings(table.embeddings);
     let plugin = keys.plugin?;
     let mut plugin_files = paths.plugin(&plugin.value, &server.plugin_dirs).into_iter();
     let process = ProcessSettings {
@@ -450,6 +466,7 @@ fn model_settings(
         request_timeout: keys
             .request_timeout
             .map_or(server.request_timeout, |located| located.value),
+        embeddings,
         settings: table.settings.value,
         base_dir: paths.base_dir.to_owned(),
         batching: BatchingLayers {

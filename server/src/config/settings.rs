@@ -309,6 +309,8 @@ pub struct ModelSettings {
     pub description: Option<String>,
     /// Default deadline of a request.
     pub request_timeout: Duration,
+    /// How clients of embeddings use it.
+    pub embeddings: EmbeddingSettings,
     /// The settings that are passed to the plugin, always an object.
     pub settings: serde_json::Value,
     /// Directory of the configuration file, where the plugin's relative paths start.
@@ -316,6 +318,43 @@ pub struct ModelSettings {
     pub(super) batching: BatchingLayers,
     pub(super) tasks: BTreeMap<String, TaskOverrides>,
     pub(super) places: ModelPlaces,
+}
+
+/// How clients of OpenAI, Cohere and text-embeddings-inference use the embeddings of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddingSettings {
+    /// What happens if a client requests another number of dimensions.
+    pub dimensions: Dimensions,
+    /// The vocabulary of token ids.
+    pub token_ids: TokenIds,
+    /// Task or prompt for Cohere's input type `search_query`.
+    pub search_query: Option<String>,
+    /// For `search_document`.
+    pub search_document: Option<String>,
+    /// For `classification`.
+    pub classification: Option<String>,
+    /// For `clustering`.
+    pub clustering: Option<String>,
+}
+
+/// What happens if a client requests another number of dimensions than that of the embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dimensions {
+    /// The request is rejected.
+    Fixed,
+    /// The embeddings are truncated.
+    Truncate,
+}
+
+/// The vocabulary of token ids in requests for embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenIds {
+    /// OpenAI's.
+    Cl100kBase,
+    /// That of the model.
+    Model,
+    /// Token ids are rejected.
+    Reject,
 }
 
 /// Where the cost of a model's batches is known from.

@@ -163,7 +163,10 @@ where
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
         let mut record = self.shared.access.start(GRPC, path, client, header);
         let call_record = CallRecord::start(&self.shared, method);
-        let sender = self.shared.keys.identify(header("authorization"));
+        let sender = self
+            .shared
+            .keys
+            .identify(header("authorization"), header("api-key"));
         record.set_key(sender.key_name());
         let answer = match self.shared.check(access, &sender) {
             Ok(()) => {

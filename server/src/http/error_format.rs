@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::v1;
 use crate::api::{Code, Failure};
+use crate::routes::{self, TaskRoute};
 
 /// The JSON format of an error reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,26 +18,40 @@ pub(crate) enum ErrorFormat {
     V1,
     /// `{"error": {"message", "type", "param", "code"}}`
     OpenAi,
-    /// `{"error", "error_type", "message"}`: the first two of text-embeddings-inference, the last of Cohere.
+    /// `{"error", "error_type", "message"}`: the first two of text-embeddings-inference, the last of Cohere and vLLM.
     Rerank,
 }
 
 impl ErrorFormat {
     /// Returns the error format for a path.
     pub(crate) fn of(path: &str) -> Self {
-        if matches!(
-            path,
-            "/rerank" | "/v1/rerank" | "/v2/rerank" | "/score" | "/v1/score"
-        ) {
-            Self::Rerank
-        } else if path == "/v2" || path.starts_with("/v2/") {
+        let route = routes::find(path);
+        if route == Some(&routes::TEI_INFO) {
+            return Self::Rerank;
+        }
+        if let Some(task) = route.and_then(|route| route.task) {
+            return Self::of_task(task);
+        }
+        if path == "/v2" || path.starts_with("/v2/") {
             Self::OpenInference
-        } else if path == "/v1/embeddings" || path.starts_with("/openai/") {
+        } else if path.starts_with("/openai/") {
             Self::OpenAi
         } else if v1::owns(path) {
             Self::V1
         } else {
             Self::Native
+        }
+    }
+
+    /// Returns the error format of a route that runs a task.
+    pub(crate) fn of_task(task: TaskRoute) -> Self {
+        match task {
+            TaskRoute::Task | TaskRoute::Default => Self::Native,
+            TaskRoute::V1 => Self::V1,
+            TaskRoute::V2 => Self::OpenInference,
+            TaskRoute::Embeddings => Self::OpenAi,
+            // All others are of Cohere, vLLM and text-embeddings-inference.
+            _ => Self::Rerank,
         }
     }
 
@@ -79,6 +94,7 @@ impl ErrorFormat {
 /// The error type in text-embeddings-inference.
 fn rerank_error_type(code: Code) -> &'static str {
     match code.status() {
+        424 => "Backend",
         429 => "Overloaded",
         503 => "Unhealthy",
         500.. => "Backend",
@@ -97,7 +113,10 @@ mod tests {
         assert_eq!(ErrorFormat::of("/v2/nowhere"), ErrorFormat::OpenInference);
         assert_eq!(ErrorFormat::of("/v20"), ErrorFormat::Native);
         assert_eq!(ErrorFormat::of("/v2/rerank"), ErrorFormat::Rerank);
-        assert_eq!(ErrorFormat::of("/rerank"), ErrorFormat::Rerank);
+        for path in ["/rerank", "/score", "/embed", "/tokenize", "/info", "/v2/embed"] {
+            assert_eq!(ErrorFormat::of(path), ErrorFormat::Rerank, "{path}");
+        }
+        assert_eq!(ErrorFormat::of("/"), ErrorFormat::Native);
         for path in [
             "/v1/embeddings",
             "/openai/deployments/m/embeddings",

@@ -47,6 +47,7 @@ pub(super) async fn count_task_requests(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let received = clock::now();
     let method = request.method().clone();
+    // At `/`, actix-web-prom counts all methods.
     let route = routes::find(request.match_info().as_str());
     let task_route = route.and_then(|route| Some((route, route.task?)));
     let response = next.call(request).await?;
@@ -68,7 +69,7 @@ pub(super) async fn check_key(
     let path = request.match_info().as_str();
     let is_hidden =
         shared.management_only && routes::is_management(path) && !is_management_port(request.request());
-    let access = match routes::required_access(path, shared.docs) {
+    let access = match routes::required_access(*method == Method::POST, path, shared.docs) {
         _ if *method == Method::OPTIONS => Access::Open,
         // As for every unknown path.
         _ if is_hidden => Access::Client,

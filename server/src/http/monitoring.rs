@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use super::offload::{run_blocking, run_by_size};
 use super::respond;
 use super::server::Shared;
+use super::task_routes::TaskPath;
 use super::v1;
 use crate::api::{Call, Code, Failure, ModelExplanation, TaskExplanation, explain_model};
 use crate::metrics::{OPEN_METRICS, write_open_metrics};
@@ -40,13 +41,13 @@ pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpRe
 }
 
 /// `GET /v1/models/{model}`
-pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, name: Path<String>) -> HttpResponse {
-    let view = shared.view(&request);
-    match Call::find(&view, &name, None) {
+pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, path: Path<TaskPath>) -> HttpResponse {
+    let (view, name) = (shared.view(&request), &path.model);
+    match Call::find(&view, name, None) {
         Ok((entry, task)) => {
             let operator = view.client().is_admin();
             let mut model = describe(entry, shared.registry.is_draining(), operator);
-            rename(&mut model, &name, task);
+            rename(&mut model, name, task);
             respond::json(200, model.to_string())
         }
         Err(failure) => respond::failure(&request, &failure),

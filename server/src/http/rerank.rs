@@ -13,79 +13,65 @@ use actix_web::dev::Payload;
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use super::native::reply::max_size;
-use super::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
-use super::request_body::receive;
-use super::request_headers::{RequestHead, request_options};
-use super::respond::{self, add_server_timing};
+use super::error_format::ErrorFormat;
+use super::exchange::{self, Plan, ReceivedBody};
+use super::request_headers::RequestHead;
 use super::server::Shared;
-use crate::api::{Call, Decoding, Failure, RequestRecord};
-use crate::clock;
+use super::task_routes::TaskPath;
+use crate::api::{Call, Failure, ModelName, TaskRole};
 use crate::metrics::Protocol;
 use crate::values::{ItemInput, Value};
 use ranking::{Ranked, Ranking};
 use request::{Family, RerankRequest};
 
-/// `POST /rerank`
-pub(super) async fn rerank(request: &dyn RequestHead, payload: Payload, shared: &Shared) -> HttpResponse {
-    let mut record = RequestRecord::new(&shared.telemetry, Protocol::Rerank, clock::now(), request.trace());
-    let result = run(request, payload, shared, &mut record).await;
-    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
-    record.finish(response.status().as_u16());
-    response
-}
-
-async fn run(
+/// `POST /rerank`, and with the name of the model in front of it.
+pub(super) async fn rerank(
     request: &dyn RequestHead,
     payload: Payload,
     shared: &Shared,
-    record: &mut RequestRecord,
-) -> Result<HttpResponse, Failure> {
-    let received = record.received();
-    let view = shared.view(request);
-    view.client().admit_request()?;
-    let body = receive(request, payload, &shared.receive, received, 0).await?;
-    let (limits, size) = (shared.body, body.len());
-    let (request_view, budget) = (view.clone(), shared.receive.budget.clone());
+    path: TaskPath,
+) -> HttpResponse {
+    let protocol = (Protocol::Rerank, ErrorFormat::Rerank);
     let is_v2 = request.path() == "/v2/rerank";
-    let read = move || {
-        // The texts are copied for the reply, and the item has them again.
-        let decoding = Decoding::reserve(&budget, 2 * body.len())?;
-        let request = RerankRequest::read(&body, is_v2, limits)?;
-        let call = Call::to_reranker(&request_view, request.model.as_deref());
-        let item = match &call {
-            Ok(call) => request.parameters(call.manifest()).map(|parameters| ItemInput {
-                value: Value::Json(Bytes::from(request.question().to_string())),
-                parameters,
-            }),
-            Err(failure) => Err(failure.clone()),
-        };
-        Ok::<_, Failure>((request, call, item, decoding))
-    };
-    let (request_body, call, item, decoding) = run_by_size(size, MAX_INLINE_BODY, read).await??;
-    let model = request_body.model.clone().unwrap_or_default();
-    record.set_address(view.snapshot(), &model, &call);
-    let (call, items) = (call?, vec![Ok(item?)]);
-    let options = request_options(request, &call)?;
-    let reply = call.run(items, decoding.keep_all(), options, record).await?;
+    let read = move |received: &ReceivedBody| plan(received, &path.model, is_v2);
+    exchange::answer(request, payload, shared, protocol, read).await
+}
 
-    let started = clock::now();
-    let (weight, timing) = (reply.weight, reply.timing);
-    let size = max_size(&reply.outcomes).saturating_add(size);
-    let (owned_call, id) = (call.clone(), request.request_id());
-    let write = move || {
-        let ranking = Ranking::of(reply.outcomes.into_iter().next())?;
-        let model = match model.is_empty() {
-            true => owned_call.entry.name(),
-            false => &model,
-        };
-        Ok::<_, Failure>(write_reply(&request_body, ranking, model, id.as_deref(), weight))
+/// Reads a request. A model in the path replaces that in the body.
+pub(super) fn plan(received: &ReceivedBody, model_in_path: &str, is_v2: bool) -> Result<Plan, Failure> {
+    let body = &received.body;
+    // The texts are copied for the reply, and the item has them again.
+    let decoding = received.reserve(2 * body.len())?;
+    let request = RerankRequest::read(body, is_v2, received.limits)?;
+    let name = match model_in_path {
+        "" => ModelName::InBody(request.model.as_deref()),
+        model => ModelName::InPath(Some(model)),
     };
-    let reply = run_by_size(size, MAX_INLINE_REPLY, write).await??;
-    let mut response = respond::json(200, reply);
-    let elapsed = record.encoded(&call, started, true);
-    add_server_timing(&mut response, timing, elapsed);
-    Ok(response)
+    let call = Call::to_role(&received.view, name, TaskRole::Reranker);
+    let parameters = call.as_ref().map_err(Failure::clone);
+    let parameters = parameters.and_then(|call| request.parameters(call.manifest()));
+    let items = parameters.map(|parameters| {
+        let value = Value::Json(Bytes::from(request.question().to_string()));
+        (vec![Ok(ItemInput { value, parameters })], decoding.keep_all())
+    });
+    let model = match model_in_path {
+        "" => request.model.clone().unwrap_or_default(),
+        model => model.to_owned(),
+    };
+    let (name, id) = (model.clone(), received.request_id.clone());
+    Ok(Plan {
+        model,
+        call,
+        items,
+        write: Box::new(move |call, reply| {
+            let ranking = Ranking::of(reply.outcomes.into_iter().next())?;
+            let name = match name.is_empty() {
+                true => call.entry.name(),
+                false => &name,
+            };
+            Ok(write_reply(&request, ranking, name, id.as_deref(), reply.weight))
+        }),
+    })
 }
 
 fn write_reply(

@@ -26,12 +26,20 @@ pub(crate) fn json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
 
 /// An error reply in the format of the client's protocol.
 pub(crate) fn failure(request: &dyn RequestHead, failure: &Failure) -> HttpResponse {
-    failure_at(request.path(), request.request_id().as_deref(), failure)
+    failure_in(ErrorFormat::of(request.path()), request, failure)
+}
+
+/// Like [`failure`], in a format that does not follow from the path.
+pub(super) fn failure_in(errors: ErrorFormat, request: &dyn RequestHead, failure: &Failure) -> HttpResponse {
+    failure_with(errors, request.request_id().as_deref(), failure)
 }
 
 /// Like [`failure`], if the request is no longer available.
 pub(crate) fn failure_at(path: &str, id: Option<&str>, failure: &Failure) -> HttpResponse {
-    let error_format = ErrorFormat::of(path);
+    failure_with(ErrorFormat::of(path), id, failure)
+}
+
+fn failure_with(error_format: ErrorFormat, id: Option<&str>, failure: &Failure) -> HttpResponse {
     let (status, body) = (failure.code.status(), error_format.write(failure, id));
     let mut response = json(status, body);
     if failure.code == Code::Unauthorized {

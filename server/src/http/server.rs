@@ -28,8 +28,8 @@ use super::request_headers::RequestHead;
 use super::service::HttpService;
 use super::transport::{Heartbeats, Limits, Sockets, Transport};
 use super::{
-    compression, html_page, jobs, landing_page, middleware, monitoring, respond, task_routes, transport, v1,
-    v2,
+    compression, html_page, jobs, landing_page, middleware, monitoring, respond, task_routes, tei, transport,
+    v1, v2,
 };
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(super) cors: bool,
     /// Whether the documentation is served.
     pub(super) docs: bool,
+    /// Maximum number of threads of each model that prepare items.
+    pub(super) prepare_threads: usize,
     /// Whether metrics and the loading of models are served by the management port only.
     pub(super) management_only: bool,
     #[cfg(feature = "docs")]
@@ -103,6 +105,7 @@ impl Shared {
             compression: server.compression,
             cors: !server.cors_allowed_origins.is_empty(),
             docs: server.docs,
+            prepare_threads: server.prepare_threads.get(),
             management_only: server.management_only,
             #[cfg(feature = "docs")]
             swagger: Arc::default(),
@@ -293,7 +296,8 @@ fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
         .registry(metrics.registry().clone())
         .buckets(&metrics.buckets().request_seconds())
         .mask_unmatched_patterns("other");
-    let tasks = routes::tasks().map(|(route, _)| route.patterns[0]);
+    let tasks = routes::tasks().filter(|(route, _)| **route != routes::TEI_ROOT);
+    let tasks = tasks.map(|(route, _)| route.patterns[0]);
     routes::probes()
         .chain(tasks)
         .fold(builder, |builder, path| builder.exclude(path))
@@ -340,7 +344,14 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
             let response = respond::not_found(request);
             actix_web::error::InternalError::from_response("invalid path", response).into()
         }))
-        .service(get(routes::ROOT, landing_page::root))
+        .service(
+            get(routes::ROOT, landing_page::root)
+                .route(web::post().to(task_routes::root))
+                .default_service(web::to(|request: HttpRequest| async move {
+                    respond::unhandled_method(&request, "GET, HEAD, POST")
+                })),
+        )
+        .service(get(routes::TEI_INFO, tei::info::root))
         .service(get(routes::FAVICON, html_page::favicon))
         .service(get(routes::HEALTH, monitoring::health))
         .service(get(routes::LIVEZ, monitoring::live))

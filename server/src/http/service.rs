@@ -26,6 +26,7 @@ use hyper::http::request::Parts;
 
 use super::compression::AcceptedEncodings;
 use super::counted_reply::CountedReply;
+use super::error_format::ErrorFormat;
 use super::request_headers::{
     DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value,
 };
@@ -74,7 +75,7 @@ impl<S> HttpService<S> {
         let is_candidate = head.method == hyper::Method::POST
             && !path.contains('%')
             && !(self.shared.cors && head.headers.contains_key(ORIGIN));
-        let route = routes::find(path).filter(|_| is_candidate)?;
+        let route = routes::find_for(true, path).filter(|_| is_candidate)?;
         Some((route, route.task?))
     }
 
@@ -102,7 +103,7 @@ impl<S> HttpService<S> {
                     None => response,
                 }
             }
-            Err(failure) => respond::failure(request, &failure),
+            Err(failure) => respond::failure_in(ErrorFormat::of_task(task), request, &failure),
         };
         let method = request.head.method.as_str();
         self.shared
@@ -161,11 +162,11 @@ where
             .access
             .start(head.method.as_str(), head.uri.path(), Some(peer), header);
         let (id, trace) = (record.id().clone(), record.trace().clone());
-        let sender = shared.keys.identify(header("authorization"));
+        let sender = shared.keys.identify(header("authorization"), header("api-key"));
         record.set_key(sender.key_name());
         let client = sender.clone();
         let report_format = load_report::Format::requested(header(load_report::REQUEST_HEADER));
-        let mut response = if is_management && !is_served_by_management(head.uri.path()) {
+        let mut response = if is_management && !is_served_by_management(&head) {
             let head = DirectHead {
                 head,
                 id,
@@ -227,8 +228,10 @@ fn add_load_report(shared: &Shared, format: load_report::Format, headers: &mut H
 
 /// Whether the management port serves a path: all routes except those that run a task, which include the configured
 /// short routes. A path with encoded characters could be one of those.
-fn is_served_by_management(path: &str) -> bool {
-    !path.contains('%') && routes::find(path).is_some_and(|route| route.task.is_none())
+fn is_served_by_management(head: &Parts) -> bool {
+    let path = head.uri.path();
+    let route = routes::find_for(head.method == hyper::Method::POST, path);
+    !path.contains('%') && route.is_some_and(|route| route.task.is_none())
 }
 
 fn not_on_management_port(request: &DirectHead) -> HttpResponse {

@@ -10,12 +10,12 @@ use serde::Deserialize;
 
 use super::request_headers::RequestHead;
 use super::server::Shared;
-use super::{embeddings, jobs, native, rerank, respond, v1, v2};
+use super::{embeddings, jobs, native, rerank, respond, tei, v1, v2};
 use crate::routes::{self, Route, TaskRoute};
 
-/// The values in the path of such a route.
+/// The values in the path of a route.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default)]
+#[serde(from = "Placeholders")]
 pub(super) struct TaskPath {
     /// `model` or, in some protocols, `model.task`.
     pub(super) model: String,
@@ -23,18 +23,56 @@ pub(super) struct TaskPath {
     pub(super) version: Option<String>,
 }
 
+/// The placeholders in the patterns of routes.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Placeholders {
+    namespace: Option<String>,
+    model: String,
+    task: String,
+    version: Option<String>,
+}
+
+impl From<Placeholders> for TaskPath {
+    fn from(placeholders: Placeholders) -> Self {
+        let Placeholders {
+            namespace,
+            model,
+            task,
+            version,
+        } = placeholders;
+        Self {
+            model: match namespace {
+                Some(namespace) => format!("{namespace}/{model}"),
+                None => model,
+            },
+            task,
+            version,
+        }
+    }
+}
+
 impl TaskPath {
     /// Reads a path that matches the route and has no encoded characters.
     pub(super) fn read(route: &Route, path: &str) -> Self {
-        let mut values = Self::default();
+        let mut values = Placeholders::default();
         for (name, value) in route.parameters(path) {
             match name {
+                "namespace" => values.namespace = Some(value.to_owned()),
                 "model" => values.model = value.to_owned(),
                 "task" => values.task = value.to_owned(),
                 _ => values.version = Some(value.to_owned()),
             }
         }
-        values
+        values.into()
+    }
+
+    /// The path of a route that names only the model.
+    pub(super) fn of_model(model: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -46,7 +84,8 @@ pub(super) async fn answer(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
-    if jobs::wants_job(request) {
+    // A job stores its path, and the root of a model has none of its own.
+    if jobs::wants_job(request) && task != TaskRoute::TeiRoot {
         return jobs::submit(task, request, payload, shared, path).await;
     }
     match jobs::reject_job_headers(request) {
@@ -68,15 +107,24 @@ pub(super) async fn run(
         TaskRoute::Default => native::task_handlers::default_task(request, payload, shared, path).await,
         TaskRoute::V1 => v1::predict_handlers::predict(request, payload, shared, path).await,
         TaskRoute::V2 => v2::infer_handler::infer(request, payload, shared, path).await,
-        TaskRoute::Rerank => rerank::rerank(request, payload, shared).await,
+        TaskRoute::Rerank => rerank::rerank(request, payload, shared, path).await,
         TaskRoute::Score => rerank::score::score(request, payload, shared).await,
-        TaskRoute::Embeddings => embeddings::embeddings(request, payload, shared, path).await,
+        TaskRoute::Embeddings => embeddings::openai::embeddings(request, payload, shared, path).await,
+        TaskRoute::CohereEmbed => embeddings::cohere::embed(request, payload, shared).await,
+        TaskRoute::TeiEmbed
+        | TaskRoute::TeiEmbedAll
+        | TaskRoute::TeiEmbedSparse
+        | TaskRoute::TeiSimilarity
+        | TaskRoute::TeiPredict
+        | TaskRoute::TeiTokenize
+        | TaskRoute::TeiDecode
+        | TaskRoute::TeiRoot => tei::answer(task, request, payload, shared, path).await,
     }
 }
 
 /// Registers the routes, for requests that pass through actix-web.
 pub(super) fn configure(config: &mut ServiceConfig) {
-    for (route, task) in routes::tasks() {
+    for (route, task) in routes::tasks().filter(|(route, _)| **route != routes::TEI_ROOT) {
         let run = move |request: HttpRequest,
                         payload: web::Payload,
                         shared: Data<Shared>,
@@ -90,4 +138,10 @@ pub(super) fn configure(config: &mut ServiceConfig) {
             })),
         );
     }
+}
+
+/// `POST /`, for requests that pass through actix-web.
+pub(super) async fn root(request: HttpRequest, payload: web::Payload, shared: Data<Shared>) -> HttpResponse {
+    let (payload, path) = (payload.into_inner(), TaskPath::default());
+    answer(TaskRoute::TeiRoot, &request, payload, &shared, path).await
 }

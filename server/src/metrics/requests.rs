@@ -33,10 +33,14 @@ pub enum Protocol {
     OpenAi,
     /// `/rerank` and its other paths.
     Rerank,
+    /// Embeddings of Cohere.
+    Cohere,
+    /// text-embeddings-inference, except for `/rerank`.
+    Tei,
 }
 
 impl Protocol {
-    const COUNT: usize = 6;
+    const COUNT: usize = 8;
 
     /// Its name in metrics, traces and the log.
     pub fn label(self) -> &'static str {
@@ -47,6 +51,8 @@ impl Protocol {
             Self::Grpc => "grpc",
             Self::OpenAi => "openai",
             Self::Rerank => "rerank",
+            Self::Cohere => "cohere",
+            Self::Tei => "tei",
         }
     }
 }

@@ -21,7 +21,8 @@ use crate::config::{KeySettings, ServerSettings};
 use crate::digest::Digest;
 use crate::metrics::{KeyMetrics, Metrics};
 
-/// The keys of the server. Clones share them. Clients send one as `authorization: Bearer KEY`.
+/// The keys of the server. Clones share them. Clients send one as `authorization: Bearer KEY` or, as clients of Azure do, as
+/// `api-key: KEY`.
 #[derive(Clone)]
 pub struct ApiKeys(Arc<Shared>);
 
@@ -98,9 +99,10 @@ impl ApiKeys {
         self.0.has_file
     }
 
-    /// Identifies the client of a request by the value of its `authorization` header.
-    pub fn identify(&self, authorization: Option<&[u8]>) -> Client {
-        let identity = match authorization.and_then(bearer_token) {
+    /// Identifies the client of a request by the values of its headers `authorization`, which takes precedence, and `api-key`.
+    pub fn identify(&self, authorization: Option<&[u8]>, api_key: Option<&[u8]>) -> Client {
+        let api_key = || api_key.map(<[u8]>::trim_ascii);
+        let identity = match authorization.and_then(bearer_token).or_else(api_key) {
             None => Identity::Missing,
             Some(key) => {
                 let digest = Digest::of(key);

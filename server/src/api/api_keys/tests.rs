@@ -63,7 +63,7 @@ fn with_file(file: &str, metrics: &Metrics) -> ApiKeys {
 }
 
 fn client(keys: &ApiKeys, key: &str) -> Client {
-    keys.identify(Some(format!("Bearer {key}").as_bytes()))
+    keys.identify(Some(format!("Bearer {key}").as_bytes()), None)
 }
 
 fn code(result: Result<(), Failure>) -> Option<Code> {
@@ -91,7 +91,7 @@ fn a_client_key_and_the_admin_key_allow_client_requests() {
         format!("bearer {CLIENT} "),
         format!("BEARER {ADMIN}"),
     ] {
-        let client = keys.identify(Some(header.as_bytes()));
+        let client = keys.identify(Some(header.as_bytes()), None);
         assert_eq!(code(client.check(Access::Client)), None);
         assert_eq!(client.key_name(), None);
     }
@@ -110,7 +110,7 @@ fn a_request_without_a_valid_key_is_unauthorized() {
         Some(b""),
         None,
     ] {
-        let client = keys.identify(header);
+        let client = keys.identify(header, None);
         for access in [Access::Client, Access::Admin] {
             assert_eq!(code(client.check(access)), Some(Code::Unauthorized));
         }
@@ -129,9 +129,9 @@ fn a_client_key_does_not_allow_administration() {
 #[test]
 fn without_client_keys_only_administration_requires_a_key() {
     let keys = keys(&format!("admin_key = \"{ADMIN}\""));
-    assert_eq!(code(keys.identify(None).check(Access::Client)), None);
+    assert_eq!(code(keys.identify(None, None).check(Access::Client)), None);
     assert_eq!(
-        code(keys.identify(None).check(Access::Admin)),
+        code(keys.identify(None, None).check(Access::Admin)),
         Some(Code::Unauthorized)
     );
     assert_eq!(code(client(&keys, ADMIN).check(Access::Admin)), None);
@@ -140,9 +140,9 @@ fn without_client_keys_only_administration_requires_a_key() {
 #[test]
 fn without_an_admin_key_administration_is_disabled() {
     let keys = keys("");
-    assert_eq!(code(keys.identify(None).check(Access::Client)), None);
+    assert_eq!(code(keys.identify(None, None).check(Access::Client)), None);
     assert_eq!(
-        code(keys.identify(Some(b"Bearer ")).check(Access::Admin)),
+        code(keys.identify(Some(b"Bearer "), None).check(Access::Admin)),
         Some(Code::Forbidden)
     );
 }
@@ -152,7 +152,7 @@ fn a_file_without_keys_requires_a_key_nevertheless() {
     let server = settings("api_keys_file = \"keys.toml\"");
     let keys = ApiKeys::new(&server.server, &[], &metrics()).expect("the metrics are registered once");
     assert_eq!(
-        code(keys.identify(None).check(Access::Client)),
+        code(keys.identify(None, None).check(Access::Client)),
         Some(Code::Unauthorized)
     );
 }

@@ -109,7 +109,7 @@ plugin = ""
 default_task = ".hidden"
 [models.tasks."a/b"]
 "#).errors(), @r#"
-    models.toml:2:8: invalid value "my model" for `name` in [[models]]: expected a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`
+    models.toml:2:8: invalid value "my model" for `name` in [[models]]: expected a name of 1 to 128 letters, digits, `.`, `_` or `-`, with at most one `/`, whose parts do not start with `.`
         2 | name = "my model"
           |        ^^^^^^^^^^
         hint: ' ' is not allowed; use `-` or `_` instead

@@ -15,7 +15,7 @@ use crate::api::{Code, Execution, Failure, Gate, ItemsOutcome, JobExecution};
 use crate::http::server::Shared;
 use crate::http::task_routes::{self, TaskPath};
 use crate::jobs::{Attempt, Completion, Execute, Executed, Header, JobError, NotBegun, StoredReply};
-use crate::routes;
+use crate::routes::{self, Route};
 
 /// Header of a reply that is part of the result, other than `content-type`.
 const RESULT_HEADER: &str = "inference-header-content-length";
@@ -52,8 +52,13 @@ impl Gate for AttemptGate {
 
 async fn execute(shared: Data<Shared>, attempt: Arc<Attempt>) -> Executed {
     let request = &attempt.request;
-    let route = routes::find(&request.path).and_then(|route| Some((route, route.task?)));
-    let Some((route, task)) = route else {
+    let of_route = |route: &'static Route| Some((route.task?, TaskPath::read(route, &request.path)));
+    let below_model = || {
+        let (model, route) = routes::below_model(&request.path)?;
+        Some((route.task?, TaskPath::of_model(model)))
+    };
+    let found = routes::find(&request.path).and_then(of_route).or_else(below_model);
+    let Some((task, path)) = found else {
         let message = format!("the path `{}` of the job runs no task", request.path);
         return failed("not_found", message, None);
     };
@@ -62,7 +67,6 @@ async fn execute(shared: Data<Shared>, attempt: Arc<Attempt>) -> Executed {
         request,
         execution: Execution::Job(execution.clone()),
     };
-    let path = TaskPath::read(route, &request.path);
     let response = task_routes::run(task, &head, payload(request.body.clone()), &shared, path).await;
     let pause = pause_of(&response);
     let status = response.status().as_u16();

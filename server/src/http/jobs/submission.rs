@@ -121,7 +121,8 @@ fn canonical_path(task: TaskRoute, path: &str, values: &TaskPath) -> String {
     if is_plain {
         return path.to_owned();
     }
-    let model = path_segment(&values.model);
+    // The name of a model can have a slash, which is not encoded.
+    let model = values.model.split('/').map(path_segment).collect::<Vec<_>>().join("/");
     let versions = values.version.as_ref().map_or_else(String::new, |version| {
         format!("/versions/{}", path_segment(version))
     });
@@ -132,8 +133,16 @@ fn canonical_path(task: TaskRoute, path: &str, values: &TaskPath) -> String {
         TaskRoute::V2 => format!("/v2/models/{model}{versions}/infer"),
         TaskRoute::Embeddings if !model.is_empty() => format!("/openai/deployments/{model}/embeddings"),
         TaskRoute::Embeddings => "/v1/embeddings".to_owned(),
-        TaskRoute::Rerank => "/v1/rerank".to_owned(),
+        TaskRoute::Rerank if model.is_empty() => "/v1/rerank".to_owned(),
         TaskRoute::Score => "/v1/score".to_owned(),
+        other => {
+            let pattern = routes::tasks().find(|(_, task)| *task == other);
+            let pattern = pattern.and_then(|(route, _)| route.patterns.first().copied());
+            match model.is_empty() {
+                true => pattern.unwrap_or_default().to_owned(),
+                false => format!("/{model}{}", pattern.unwrap_or_default()),
+            }
+        }
     }
 }
 
@@ -227,6 +236,9 @@ mod tests {
             (TaskRoute::V2, "/v2/models/%6D/infer", "/v2/models/m/infer"),
             (TaskRoute::Rerank, "/v2/rerank", "/v2/rerank"),
             (TaskRoute::Task, "/say", "/v1/models/m/tasks/a/predict"),
+            (TaskRoute::TeiEmbed, "/m/embed", "/m/embed"),
+            (TaskRoute::Rerank, "/m/rerank", "/m/rerank"),
+            (TaskRoute::TeiEmbed, "/embed", "/embed"),
         ] {
             assert_eq!(canonical_path(task, sent, &values), stored);
         }

@@ -23,6 +23,7 @@ use crate::http::request_headers::{RequestHead, request_options};
 use crate::http::respond::{self, add_server_timing};
 use crate::http::server::Shared;
 use crate::http::task_routes::TaskPath;
+use crate::http::tei;
 use crate::metrics::Protocol;
 use crate::routes::TaskRoute;
 
@@ -52,7 +53,8 @@ pub(in crate::http) async fn default_task(
     answer(request, payload, shared, call, record).await
 }
 
-/// The configured short routes, which can change with a reload. All other unknown paths are a 404.
+/// The configured short routes, which can change with a reload, and then the routes below the name of a model. All other unknown
+/// paths are a 404.
 pub(in crate::http) async fn short_route(
     request: HttpRequest,
     payload: web::Payload,
@@ -62,7 +64,10 @@ pub(in crate::http) async fn short_route(
     let Some((entry, task)) = view.snapshot().route(request.match_info().as_str()) else {
         return match *request.method() {
             Method::OPTIONS => respond::options("GET, HEAD, POST"),
-            _ => respond::not_found(&request),
+            _ => match tei::below_model(&request, payload, &shared).await {
+                Some(response) => response,
+                None => respond::not_found(&request),
+            },
         };
     };
     if request.method() != Method::POST {

@@ -1,4 +1,4 @@
-//! The route of OpenAI's embeddings.
+//! The routes of OpenAI's and Cohere's embeddings.
 
 use std::collections::BTreeSet;
 
@@ -8,19 +8,29 @@ use serde_json::{Value as Json, json};
 use super::components::Components;
 use super::native_routes::RUN_FAILURES;
 use super::operations::{Operation, Operations, examples, json_body, json_response};
-use super::{Access, NamedTask, OPENAI};
+use super::{Access, COHERE, NamedTask, OPENAI, is_name_optional};
+use crate::api::TaskRole;
 
-/// Adds `/v1/embeddings`, if a task produces embeddings.
+/// Adds `/v1/embeddings`, `/v1/embed` and `/v2/embed`, if a task produces embeddings.
 pub(super) fn add(operations: &mut Operations, components: &mut Components, tasks: &[NamedTask<'_>]) {
     let Some(NamedTask { name, task, .. }) = tasks.iter().find(|named| named.task.embedding) else {
         return;
     };
+    let is_optional = is_name_optional(tasks, TaskRole::Embedding);
+    let ids = json!({"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 100_255}});
     let request = json!({
         "type": "object",
-        "required": ["model", "input"],
+        "required": required("input", is_optional),
         "properties": {
-            "model": {"type": "string", "examples": [name]},
-            "input": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]},
+            "model": model_schema(name, is_optional),
+            "input": {
+                "anyOf": [
+                    {"type": "string"},
+                    ids,
+                    {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, ids]}},
+                ],
+                "description": "Texts, or token ids of the vocabulary that `token_ids` in [models.embeddings] names.",
+            },
             "encoding_format": {"type": ["string", "null"], "enum": ["float", "base64", null]},
             "dimensions": dimensions_schema(tasks),
             "user": {"description": "Ignored."},
@@ -77,10 +87,133 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, task
         all_failed: None,
         access: Access::Client,
     });
+    add_cohere(operations, components, tasks, name);
 }
 
-/// Schema of `dimensions`: the declared sizes if all embeddings have a fixed size, otherwise any size.
-fn dimensions_schema(tasks: &[NamedTask<'_>]) -> Json {
+/// The required members of a request.
+fn required(member: &str, is_name_optional: bool) -> Vec<&str> {
+    match is_name_optional {
+        true => vec![member],
+        false => vec!["model", member],
+    }
+}
+
+fn model_schema(example: &str, is_optional: bool) -> Json {
+    match is_optional {
+        true => json!({"type": ["string", "null"], "examples": [example]}),
+        false => json!({"type": "string", "minLength": 1, "examples": [example]}),
+    }
+}
+
+fn add_cohere(
+    operations: &mut Operations,
+    components: &mut Components,
+    tasks: &[NamedTask<'_>],
+    model: &str,
+) {
+    let part = json!({
+        "type": "object",
+        "required": ["type", "text"],
+        "properties": {"type": {"type": "string", "const": "text"}, "text": {"type": "string"}},
+    });
+    let content = json!({
+        "type": "object",
+        "required": ["content"],
+        "properties": {"content": {"type": "array", "minItems": 1, "maxItems": 1, "items": part}},
+    });
+    let is_optional = is_name_optional(tasks, TaskRole::Embedding);
+    let properties = json!({
+        "model": model_schema(model, is_optional),
+        "input_type": {
+            "type": ["string", "null"],
+            "enum": ["search_query", "search_document", "classification", "clustering", null],
+            "description": "Selects a task or a prompt of the model, as [models.embeddings] says.",
+        },
+        "embedding_types": {
+            "type": ["array", "null"],
+            "items": {"type": "string", "enum": ["float", "base64", "binary", "ubinary"]},
+            "description": "Binary embeddings require a multiple of 8 dimensions.",
+        },
+        "truncate": {"type": ["string", "null"], "enum": ["NONE", "START", "END", null], "default": "END"},
+        "output_dimension": dimensions_schema(tasks),
+    });
+    let of = |member: &str, schema: Json| {
+        let mut properties = properties.clone();
+        properties[member] = schema;
+        json!({"type": "object", "required": required(member, is_optional), "properties": properties})
+    };
+    let texts = of(
+        "texts",
+        json!({"type": "array", "minItems": 1, "items": {"type": "string"}}),
+    );
+    let inputs = of(
+        "inputs",
+        json!({"type": "array", "minItems": 1, "items": content}),
+    );
+    let request = json!({"anyOf": [
+        components.add("CohereTextsRequest", texts),
+        components.add("CohereInputsRequest", inputs),
+    ]});
+    let numbers = json!({"type": "array", "items": {"type": "array", "items": {"type": "number"}}});
+    let by_type = json!({
+        "type": "object",
+        "properties": {
+            "float": numbers,
+            "binary": numbers,
+            "ubinary": numbers,
+            "base64": {"type": "array", "items": {"type": "string"}},
+        },
+    });
+    let reply = components.add(
+        "CohereEmbedReply",
+        json!({
+            "type": "object",
+            "required": ["id", "response_type", "embeddings", "texts", "meta"],
+            "properties": {
+                "id": {"type": "string"},
+                "response_type": {"type": "string", "enum": ["embeddings_floats", "embeddings_by_type"]},
+                "embeddings": {"anyOf": [numbers, by_type]},
+                "texts": {"type": "array", "items": {"type": "string"}},
+                "meta": {"type": "object", "additionalProperties": true},
+            },
+        }),
+    );
+    for (path, description) in [
+        (
+            "/v1/embed",
+            "Without `embedding_types`, `embeddings` is a list of lists of numbers.",
+        ),
+        (
+            "/v2/embed",
+            "`embeddings` is an object with a list for each of `embedding_types`.",
+        ),
+    ] {
+        operations.add(Operation {
+            method: "post",
+            path: path.to_owned(),
+            id: format!("{path} cohere"),
+            tag: COHERE,
+            summary: "Embed texts".to_owned(),
+            description: description.to_owned(),
+            parameters: Vec::new(),
+            body: Some(json_body(
+                &request,
+                true,
+                examples([json!({"model": model, "input_type": "search_query", "texts": ["to be"]})]),
+            )),
+            responses: vec![(
+                200,
+                json_response("Embeddings in the order of the texts.", &reply),
+            )],
+            failures: RUN_FAILURES,
+            all_failed: None,
+            access: Access::Client,
+        });
+    }
+}
+
+/// Schema of `dimensions`: the declared sizes if all embeddings have a fixed size, otherwise any size up to the smallest.
+pub(super) fn dimensions_schema(tasks: &[NamedTask<'_>]) -> Json {
     let fixed = |task: &TaskManifest| {
         if !task.parameters_schema["properties"]["dimensions"].is_null() {
             return None;
@@ -88,8 +221,15 @@ fn dimensions_schema(tasks: &[NamedTask<'_>]) -> Json {
         let size = task.output.tensors.first()?.shape.first()?;
         u64::try_from(*size).ok()
     };
-    let embeddings = tasks.iter().map(|named| named.task).filter(|task| task.embedding);
-    match embeddings.map(fixed).collect::<Option<BTreeSet<u64>>>() {
+    let embeddings = tasks.iter().filter(|named| named.task.embedding);
+    if embeddings.clone().any(|named| named.truncates_embeddings) {
+        let smallest = embeddings.filter_map(|named| fixed(named.task)).min();
+        return json!({"type": ["integer", "null"], "minimum": 1, "maximum": smallest.unwrap_or(1)});
+    }
+    match embeddings
+        .map(|named| fixed(named.task))
+        .collect::<Option<BTreeSet<u64>>>()
+    {
         Some(sizes) => {
             let sizes = sizes.into_iter().map(Json::from).chain([Json::Null]);
             json!({"type": ["integer", "null"], "enum": sizes.collect::<Vec<_>>()})

@@ -14,6 +14,7 @@ mod plugin_schema;
 mod rerank_routes;
 mod server_schemas;
 mod task_schemas;
+mod tei_routes;
 mod tensor_schemas;
 mod v1_routes;
 
@@ -26,6 +27,7 @@ pub use self::operations::KeySettings;
 use self::operations::Operations;
 pub(in crate::http) use self::operations::path_segment;
 use self::task_schemas::TaskSchemas;
+use crate::api::TaskRole;
 use crate::api::open_inference::{SERVER_NAME, SERVER_VERSION};
 use crate::routes::Access;
 
@@ -42,16 +44,21 @@ pub struct DocumentedModel<'a> {
     pub default_task: Option<usize>,
     /// Configured short routes: path and index of the task.
     pub routes: &'a [(&'a str, usize)],
+    /// Whether clients can request embeddings with fewer dimensions.
+    pub truncates_embeddings: bool,
 }
 
 /// A task with the names by which other protocols address it.
 struct NamedTask<'a> {
+    model: &'a str,
     /// `model.task`
     name: String,
     /// `model`, if this is the default task.
     short_name: Option<&'a str>,
     task: &'a TaskManifest,
     schemas: &'a TaskSchemas,
+    /// Whether clients can request embeddings with fewer dimensions.
+    truncates_embeddings: bool,
 }
 
 /// Tags of the routes that do not belong to a single model.
@@ -61,9 +68,11 @@ const OPEN_INFERENCE: &str = "Open Inference Protocol (KServe V2, Triton)";
 const JOBS: &str = "Jobs";
 const OPENAI: &str = "OpenAI";
 const RERANK: &str = "Rerank (Cohere, Jina, vLLM, text-embeddings-inference)";
+const COHERE: &str = "Cohere";
+const TEI: &str = "text-embeddings-inference";
 
 /// These tags with their descriptions.
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 8] = [
     (SERVER, "State of the server and its models."),
     (
         V1,
@@ -85,10 +94,15 @@ const TAGS: [(&str, &str); 6] = [
         RERANK,
         "Rerankers in the protocols of Cohere, Jina and vLLM (`documents`), and of text-embeddings-inference (`texts`).",
     ),
+    (COHERE, "Embedding tasks in Cohere's protocol."),
+    (
+        TEI,
+        "Embedding tasks, classifiers and tokenizers in the protocol of text-embeddings-inference.",
+    ),
 ];
 
 /// Tags that Swagger UI collapses: the routes of other protocols.
-pub const COLLAPSED_TAGS: [&str; 4] = [V1, OPEN_INFERENCE, OPENAI, RERANK];
+pub const COLLAPSED_TAGS: [&str; 6] = [V1, OPEN_INFERENCE, OPENAI, RERANK, COHERE, TEI];
 
 /// The document. Paths are serialized in order, so that the native route of a task comes first.
 pub struct Document {
@@ -133,6 +147,7 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySetti
     open_inference_routes::add(&mut operations, &mut components, &tasks, &names);
     embeddings_route::add(&mut operations, &mut components, &tasks);
     rerank_routes::add(&mut operations, &mut components, &tasks);
+    tei_routes::add(&mut operations, &mut components, &tasks);
     let job = operations.job().clone();
     job_routes::add(&mut operations, &mut components, &job);
     let paths = operations.into_paths();
@@ -162,6 +177,15 @@ impl Document {
     }
 }
 
+/// Whether a request that names no model can only mean one of the tasks with this role.
+fn is_name_optional(tasks: &[NamedTask<'_>], role: TaskRole) -> bool {
+    let mut all = tasks.iter().filter(|named| role.is_of(named.task));
+    let Some(first) = all.next() else { return false };
+    let rest: Vec<&NamedTask<'_>> = all.collect();
+    let has_default = first.short_name.is_some() || rest.iter().any(|named| named.short_name.is_some());
+    rest.iter().all(|named| named.model == first.model) && (rest.is_empty() || has_default)
+}
+
 /// Returns every task with the name by which other protocols address it.
 fn named_tasks<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSchemas>]) -> Vec<NamedTask<'a>> {
     let models = models.iter().zip(schemas);
@@ -169,10 +193,12 @@ fn named_tasks<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSche
         .flat_map(|(model, schemas)| {
             let tasks = model.manifest.tasks.iter().zip(schemas).enumerate();
             tasks.map(move |(index, (task, schemas))| NamedTask {
+                model: model.name,
                 name: format!("{}.{}", model.name, task.name),
                 short_name: (model.default_task == Some(index)).then_some(model.name),
                 task,
                 schemas,
+                truncates_embeddings: model.truncates_embeddings,
             })
         })
         .collect()

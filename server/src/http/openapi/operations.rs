@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::Access;
 use super::components::{Components, Names, snake_case};
 use super::job_routes::{self, SUBMIT_FAILURES};
+use super::{Access, TEI};
 use crate::api::{Code, Failure};
 use crate::http::error_format::ErrorFormat;
 
@@ -192,7 +192,10 @@ impl Operations {
             Access::Admin if self.keys.clients || self.keys.admin => &[401, 403],
             Access::Admin => &[403],
         };
-        let error_format = ErrorFormat::of(&operation.path);
+        let error_format = match operation.tag {
+            TEI => ErrorFormat::Rerank,
+            _ => ErrorFormat::of(&operation.path),
+        };
         for &status in operation.failures.iter().chain(of_job).chain(keys) {
             let mut answer = self.failure(status, error_format, operation.all_failed.as_ref());
             if is_limited && status == 429 {
@@ -261,6 +264,7 @@ fn status_description(status: u16) -> &'static str {
         413 => "The request body is too large.",
         415 => "The media type or content encoding is not supported.",
         422 => "The model rejected every item.",
+        424 => "The model does not have a task for this route.",
         429 => {
             "A rate limit of the API key is exceeded, the queue is full, the deadline cannot be met, or the requests in flight hold too many bytes."
         }
@@ -295,6 +299,7 @@ fn example_message(code: Code) -> &'static str {
         }
         Code::InvalidInput => "expected a string, got a number",
         Code::Unsupported => "the model does not support this option",
+        Code::UnsuitableModel => "`digits` does not produce embeddings; available: minilm.query",
         Code::RateLimited => {
             "API key `mobile-app` exceeds its limit of 10 requests per second, with bursts of up to 20; retry in 100 ms"
         }

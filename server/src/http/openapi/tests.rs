@@ -66,6 +66,7 @@ fn documented(manifest: &ModelManifest) -> DocumentedModel<'_> {
         manifest,
         default_task: Some(1),
         routes: &[("/text", 1)],
+        truncates_embeddings: false,
     }
 }
 
@@ -240,6 +241,7 @@ fn operations_require_keys_only_if_keys_are_configured() {
         manifest: &manifest,
         default_task: None,
         routes: &[],
+        truncates_embeddings: false,
     };
     let bare = to_json(&[model]);
     assert!(bare["components"]["securitySchemes"].is_null() && bare["security"].is_null());
@@ -316,6 +318,7 @@ fn a_plugin_with_invalid_schemas_does_not_break_the_document() {
         manifest: &manifest,
         default_task: None,
         routes: &[],
+        truncates_embeddings: false,
     };
     let schemas = &to_json(&[model])["components"]["schemas"];
     assert_eq!(schemas["VisionClassifyParameters"], json!({}));
@@ -342,6 +345,7 @@ fn conflicting_names_are_made_unique() {
         manifest,
         default_task: None,
         routes: &[],
+        truncates_embeddings: false,
     };
     let document = to_json(&[model("a", &one), model("a.b", &two)]);
     let requests = document["components"]["schemas"]

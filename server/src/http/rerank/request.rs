@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::api::{BodyLimits, Code, Failure};
 use crate::codec::{JsonForm, bounded_json};
-use crate::http::native::envelope::{check_depth, check_utf8};
+use crate::http::exchange::parse;
 use crate::http::native::request_items::RequestError;
 use crate::json::{self, Object};
 
@@ -75,9 +75,7 @@ impl RerankRequest {
     /// # Errors
     /// If it is malformed, or contains a member that is not supported.
     pub(super) fn read(body: &[u8], is_v2: bool, limits: BodyLimits) -> Result<Self, Failure> {
-        check_depth(body, limits.depth)?;
-        let Object(body) = json::from_str::<Object<Body<'_>>>(check_utf8(body)?)
-            .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))?;
+        let body: Body<'_> = parse(body, limits)?;
         body.check_supported()?;
         let query = body
             .query

@@ -11,19 +11,15 @@ use serde_json::{Value as Json, json};
 
 use super::ranking::Ranking;
 use super::request::{malformed, read_texts};
-use crate::api::{BodyLimits, Call, Code, Decoding, Failure, RequestRecord};
+use crate::api::{BodyLimits, Call, Code, Failure, ModelName, TaskRole};
 use crate::clock;
 use crate::codec::JsonForm;
 use crate::engine::Reply;
-use crate::error::ItemError;
-use crate::http::native::envelope::{check_depth, check_utf8};
-use crate::http::native::reply::max_size;
-use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
-use crate::http::request_body::receive;
-use crate::http::request_headers::{RequestHead, request_options};
-use crate::http::respond::{self, add_server_timing};
+use crate::http::error_format::ErrorFormat;
+use crate::http::exchange::{self, Items, Plan, ReceivedBody, parse};
+use crate::http::request_headers::RequestHead;
 use crate::http::server::Shared;
-use crate::json::{self, Object};
+use crate::json;
 use crate::metrics::Protocol;
 use crate::values::{ItemInput, Value};
 
@@ -33,55 +29,30 @@ pub(in crate::http) async fn score(
     payload: Payload,
     shared: &Shared,
 ) -> HttpResponse {
-    let mut record = RequestRecord::new(&shared.telemetry, Protocol::Rerank, clock::now(), request.trace());
-    let result = run(request, payload, shared, &mut record).await;
-    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
-    record.finish(response.status().as_u16());
-    response
+    let protocol = (Protocol::Rerank, ErrorFormat::Rerank);
+    exchange::answer(request, payload, shared, protocol, plan).await
 }
 
-async fn run(
-    request: &dyn RequestHead,
-    payload: Payload,
-    shared: &Shared,
-    record: &mut RequestRecord,
-) -> Result<HttpResponse, Failure> {
-    let received = record.received();
-    let view = shared.view(request);
-    view.client().admit_request()?;
-    let body = receive(request, payload, &shared.receive, received, 0).await?;
-    let (limits, size) = (shared.body, body.len());
-    let (request_view, budget) = (view.clone(), shared.receive.budget.clone());
-    let read = move || {
-        // The texts are copied into the items. A single text of one list is copied once.
-        let decoding = Decoding::reserve(&budget, body.len())?;
-        let request = ScoreRequest::read(&body, limits)?;
-        let call = Call::to_reranker(&request_view, request.model.as_deref());
-        Ok::<_, Failure>((request.model, call, items(request.questions), decoding))
-    };
-    let (model, call, items, decoding) = run_by_size(size, MAX_INLINE_BODY, read).await??;
-    let model = model.unwrap_or_default();
-    record.set_address(view.snapshot(), &model, &call);
-    let call = call?;
-    let options = request_options(request, &call)?;
-    let reply = call.run(items, decoding.keep_all(), options, record).await?;
-
-    let started = clock::now();
-    let timing = reply.timing;
-    let size = max_size(&reply.outcomes);
-    let (owned_call, id) = (call.clone(), request.request_id());
-    let write = move || {
-        let model = match model.is_empty() {
-            true => owned_call.entry.name(),
-            false => &model,
-        };
-        write_reply(reply, model, id.as_deref())
-    };
-    let reply = run_by_size(size, MAX_INLINE_REPLY, write).await??;
-    let mut response = respond::json(200, reply);
-    let elapsed = record.encoded(&call, started, true);
-    add_server_timing(&mut response, timing, elapsed);
-    Ok(response)
+fn plan(received: &ReceivedBody) -> Result<Plan, Failure> {
+    // The texts are copied into the items. A single text of one list is copied once.
+    let decoding = received.reserve(received.body.len())?;
+    let request = ScoreRequest::read(&received.body, received.limits)?;
+    let name = ModelName::InBody(request.model.as_deref());
+    let call = Call::to_role(&received.view, name, TaskRole::Reranker);
+    let model = request.model.clone().unwrap_or_default();
+    let (name, id) = (model.clone(), received.request_id.clone());
+    Ok(Plan {
+        model,
+        call,
+        items: Ok((items(request.questions), decoding.keep_all())),
+        write: Box::new(move |call, reply| {
+            let name = match name.is_empty() {
+                true => call.entry.name(),
+                false => &name,
+            };
+            write_reply(reply, name, id.as_deref())
+        }),
+    })
 }
 
 /// A request.
@@ -103,9 +74,7 @@ struct Body<'a> {
 
 impl ScoreRequest {
     fn read(body: &[u8], limits: BodyLimits) -> Result<Self, Failure> {
-        check_depth(body, limits.depth)?;
-        let Object(body) = json::from_str::<Object<Body<'_>>>(check_utf8(body)?)
-            .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))?;
+        let body: Body<'_> = parse(body, limits)?;
         let missing = |param: &'static str| malformed(param, format!("missing member `{param}`"));
         let first = body.text_1.ok_or_else(|| missing("text_1"))?.get();
         let second = body.text_2.ok_or_else(|| missing("text_2"))?.get();
@@ -142,7 +111,7 @@ fn read_text(member: &'static str, text: &str) -> Result<String, Failure> {
     json::from_str(text).map_err(|error| malformed(member, format!("`{member}`: {}", error.message())))
 }
 
-fn items(questions: Vec<Json>) -> Vec<Result<ItemInput, ItemError>> {
+fn items(questions: Vec<Json>) -> Items {
     let item = |question: Json| {
         Ok(ItemInput {
             value: Value::Json(Bytes::from(question.to_string())),

@@ -9,27 +9,20 @@ pub(super) mod predict_handlers;
 pub mod predict_reply;
 pub mod predict_request;
 
-use serde::Deserialize;
-
-/// The model and version in a path.
-#[derive(Debug, Deserialize)]
-pub(super) struct ModelPath {
-    /// `model` or `model.task`.
-    model: String,
-    version: Option<String>,
-}
-
 /// Whether a path belongs only to this protocol, so that its errors use the format of this protocol. The path
 /// `/v1/models/{model}` is shared with other protocols.
 pub(super) fn owns(path: &str) -> bool {
     let Some(rest) = path.strip_prefix("/v1/models/") else {
         return false;
     };
-    let mut segments = rest.split('/');
-    let model = segments.next().unwrap_or_default();
-    match segments.next() {
-        None => model.contains(':'),
-        Some(segment) => matches!(segment, "versions" | "labels" | "metadata"),
+    let is_own = |segment: &str| matches!(segment, "versions" | "labels" | "metadata");
+    let segments: Vec<&str> = rest.split('/').collect();
+    match segments.as_slice() {
+        [.., model] if segments.len() <= 2 && model.contains(':') => true,
+        [_, "tasks", ..] => false,
+        // The name of a model may have a slash.
+        [_, second, rest @ ..] => is_own(second) || rest.first().is_some_and(|third| is_own(third)),
+        [] | [_] => false,
     }
 }
 
@@ -46,6 +39,8 @@ mod tests {
             "/v1/models/m/versions/1:predict",
             "/v1/models/m/labels/stable:predict",
             "/v1/models/m/metadata",
+            "/v1/models/n/m:predict",
+            "/v1/models/n/m/metadata",
         ] {
             assert!(owns(path), "{path}");
         }
@@ -55,6 +50,9 @@ mod tests {
             "/v1/models/m",
             "/v1/models/m/predict",
             "/v1/models/m/tasks/a:b/predict",
+            "/v1/models/m/tasks/versions/predict",
+            "/v1/models/n/m",
+            "/v1/models/n/m/tasks/versions/predict",
             "/v1/embeddings",
             "/versions/1",
         ] {

@@ -5,11 +5,11 @@ use actix_web::{HttpRequest, HttpResponse};
 use plugin_abi::manifest::{Kind, ValueManifest};
 use serde_json::{Map, Value as Json, json};
 
-use super::ModelPath;
 use crate::api::tensors::{self, TensorSpec};
 use crate::api::{Call, Code, Failure, VERSION};
 use crate::http::respond;
 use crate::http::server::Shared;
+use crate::http::task_routes::TaskPath;
 use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
 use crate::values::DType;
@@ -18,7 +18,7 @@ use crate::values::DType;
 pub(in crate::http) async fn version(
     request: HttpRequest,
     shared: Data<Shared>,
-    name: Path<ModelPath>,
+    name: Path<TaskPath>,
 ) -> HttpResponse {
     let view = shared.view(&request);
     match Call::find(&view, &name.model, name.version.as_deref()) {
@@ -34,7 +34,7 @@ pub(in crate::http) async fn version(
 pub(in crate::http) async fn metadata(
     request: HttpRequest,
     shared: Data<Shared>,
-    name: Path<ModelPath>,
+    name: Path<TaskPath>,
 ) -> HttpResponse {
     let view = shared.view(&request);
     match Call::signatures(&view, &name.model, name.version.as_deref()) {

@@ -5,7 +5,6 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use serde_json::json;
 
-use super::ModelPath;
 use crate::api::open_inference::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::{Call, ModelView, is_ready};
 use crate::http::monitoring::MAX_INLINE_MODELS;
@@ -13,6 +12,7 @@ use crate::http::offload::run_by_size;
 use crate::http::request_headers::RequestHead;
 use crate::http::respond;
 use crate::http::server::Shared;
+use crate::http::task_routes::TaskPath;
 
 /// `GET /v2`
 pub(in crate::http) async fn server() -> HttpResponse {
@@ -36,7 +36,7 @@ pub(in crate::http) async fn ready(shared: Data<Shared>) -> HttpResponse {
 pub(in crate::http) async fn metadata(
     request: HttpRequest,
     shared: Data<Shared>,
-    name: Path<ModelPath>,
+    name: Path<TaskPath>,
 ) -> HttpResponse {
     describe_model(&request, &shared, &name, |call| {
         open_inference::metadata(&name.model, call)
@@ -47,7 +47,7 @@ pub(in crate::http) async fn metadata(
 pub(in crate::http) async fn model_ready(
     request: HttpRequest,
     shared: Data<Shared>,
-    name: Path<ModelPath>,
+    name: Path<TaskPath>,
 ) -> HttpResponse {
     match is_ready(
         &shared.registry,
@@ -64,7 +64,7 @@ pub(in crate::http) async fn model_ready(
 pub(in crate::http) async fn config(
     request: HttpRequest,
     shared: Data<Shared>,
-    name: Path<ModelPath>,
+    name: Path<TaskPath>,
 ) -> HttpResponse {
     describe_model(&request, &shared, &name, |call| {
         open_inference::config(&name.model, call)
@@ -75,7 +75,7 @@ pub(in crate::http) async fn config(
 pub(in crate::http) async fn statistics(
     request: HttpRequest,
     shared: Data<Shared>,
-    name: Path<ModelPath>,
+    name: Path<TaskPath>,
 ) -> HttpResponse {
     describe_model(
         &request,
@@ -110,7 +110,7 @@ pub(super) async fn describe_all(
 fn describe_model<T: Serialize>(
     request: &HttpRequest,
     shared: &Shared,
-    name: &ModelPath,
+    name: &TaskPath,
     describe: impl Fn(&Call) -> T,
 ) -> HttpResponse {
     let view = shared.view(request);

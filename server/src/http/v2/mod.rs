@@ -11,13 +11,3 @@ pub mod infer_response;
 pub(super) mod metadata_handlers;
 mod raw_body;
 pub(super) mod repository_handlers;
-
-use serde::Deserialize;
-
-/// The model and version in a path.
-#[derive(Debug, Deserialize)]
-pub(super) struct ModelPath {
-    /// `model` or `model.task`.
-    model: String,
-    version: Option<String>,
-}

@@ -14,6 +14,7 @@ use crate::http::request_body::receive;
 use crate::http::request_headers::RequestHead;
 use crate::http::respond;
 use crate::http::server::Shared;
+use crate::http::task_routes::TaskPath;
 use crate::json::{self, Object};
 
 /// The body of a request for the repository index.
@@ -60,9 +61,9 @@ pub(in crate::http) async fn load(
     request: HttpRequest,
     payload: web::Payload,
     shared: Data<Shared>,
-    model: Path<String>,
+    path: Path<TaskPath>,
 ) -> HttpResponse {
-    execute(&request, payload, &shared, &model, ModelCommand::Load).await
+    execute(&request, payload, &shared, &path.model, ModelCommand::Load).await
 }
 
 /// `POST /v2/repository/models/{model}/unload`
@@ -70,9 +71,9 @@ pub(in crate::http) async fn unload(
     request: HttpRequest,
     payload: web::Payload,
     shared: Data<Shared>,
-    model: Path<String>,
+    path: Path<TaskPath>,
 ) -> HttpResponse {
-    execute(&request, payload, &shared, &model, ModelCommand::Unload).await
+    execute(&request, payload, &shared, &path.model, ModelCommand::Unload).await
 }
 
 /// Executes a command. The reply is an empty JSON object, as clients expect.

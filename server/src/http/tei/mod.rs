@@ -1,0 +1,134 @@
+//! The protocol of text-embeddings-inference.
+//!
+//! Its server has one model. Here, the name of the model is in front of the path, as in `/BAAI/bge-small-en/embed`, or missing if
+//! only one model can answer. `POST` to the name alone, or to `/`, does what the model can do. [`super::rerank`] ranks.
+
+mod embed;
+pub(super) mod info;
+mod predict;
+mod similarity;
+mod tokens;
+
+use actix_web::dev::Payload;
+use actix_web::http::Method;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::error_format::ErrorFormat;
+use super::exchange::{self, Plan, ReceivedBody};
+use super::request_headers::RequestHead;
+use super::rerank;
+use super::respond;
+use super::server::Shared;
+use super::task_routes::{self, TaskPath};
+use crate::api::{Call, Code, Failure, ModelName, TaskRole};
+use crate::metrics::Protocol;
+use crate::routes::{self, TaskRoute};
+
+/// Answers a request to a route that runs a task.
+pub(super) async fn answer(
+    task: TaskRoute,
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    path: TaskPath,
+) -> HttpResponse {
+    let protocol = (Protocol::Tei, ErrorFormat::Rerank);
+    let read = move |received: &ReceivedBody| {
+        let mut plan = plan(task, received, &path.model).map_err(unsuitable)?;
+        plan.call = plan.call.map_err(unsuitable);
+        plan.items = plan.items.map_err(unsuitable);
+        Ok(plan)
+    };
+    exchange::answer(request, payload, shared, protocol, read).await
+}
+
+fn plan(task: TaskRoute, received: &ReceivedBody, model: &str) -> Result<Plan, Failure> {
+    match task {
+        TaskRoute::TeiEmbedAll => embed::plan(received, model, TaskRole::TokenEmbeddings),
+        TaskRoute::TeiEmbedSparse => embed::plan(received, model, TaskRole::SparseEmbedding),
+        TaskRoute::TeiSimilarity => similarity::plan(received, model),
+        TaskRoute::TeiPredict => predict::plan(received, model),
+        TaskRoute::TeiTokenize => tokens::tokenize(received, model),
+        TaskRoute::TeiDecode => tokens::decode(received, model),
+        TaskRoute::TeiRoot => root(received, model),
+        _ => embed::plan(received, model, TaskRole::Embedding),
+    }
+}
+
+/// What a request to the model itself is about.
+#[derive(Deserialize)]
+struct RootRequest<'a> {
+    #[serde(borrow)]
+    inputs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    query: Option<&'a RawValue>,
+}
+
+/// Does what the members of the request ask for: ranks, compares, or does what the model is for.
+fn root(received: &ReceivedBody, model: &str) -> Result<Plan, Failure> {
+    let request: RootRequest<'_> = received.parse()?;
+    if request.query.is_some() && request.inputs.is_none() {
+        return rerank::plan(received, model, false);
+    }
+    if request.inputs.is_some_and(|inputs| inputs.get().starts_with('{')) {
+        return similarity::plan(received, model);
+    }
+    let name = ModelName::InPath(Some(model));
+    let has = |role: &TaskRole| Call::to_role(&received.view, name, *role).is_ok();
+    let roles = [
+        TaskRole::Embedding,
+        TaskRole::SparseEmbedding,
+        TaskRole::Classifier,
+    ];
+    match roles.into_iter().find(has) {
+        Some(TaskRole::Classifier) => predict::plan(received, model),
+        // Without such a task, the error says what is missing.
+        found => embed::plan(received, model, found.unwrap_or(TaskRole::Embedding)),
+    }
+}
+
+/// A model that does not have a task for the route is a failed dependency in this protocol.
+fn unsuitable(failure: Failure) -> Failure {
+    match failure.param == Some("model") && failure.code == Code::Malformed {
+        true => Failure {
+            code: Code::UnsuitableModel,
+            ..failure
+        },
+        false => failure,
+    }
+}
+
+/// Answers a request whose path starts with the name of a model. `None` if no route matches.
+pub(super) async fn below_model(
+    request: &HttpRequest,
+    payload: web::Payload,
+    shared: &Data<Shared>,
+) -> Option<HttpResponse> {
+    let path = request
+        .match_info()
+        .as_str()
+        .replace("%2F", "/")
+        .replace("%2f", "/");
+    let (model, route) = match routes::below_model(&path) {
+        Some(found) => found,
+        None => {
+            let name = path.strip_prefix('/')?;
+            shared.view(request).named(name).ok()?;
+            (name, &routes::TEI_ROOT)
+        }
+    };
+    let Some(task) = route.task else {
+        return Some(match *route == routes::TEI_INFO {
+            true => info::below_model(request, shared, model),
+            false => info::health(request, shared, model),
+        });
+    };
+    if request.method() != Method::POST {
+        return Some(respond::unhandled_method(request, "POST"));
+    }
+    let path = TaskPath::of_model(model);
+    Some(task_routes::answer(task, request, payload.into_inner(), shared, path).await)
+}

@@ -1,0 +1,80 @@
+//! `POST /similarity`: compares sentences with a source sentence, by the cosine of their embeddings.
+
+use bytes::{BufMut as _, BytesMut};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::embed::{TextOptions, required};
+use crate::api::{Call, Code, Failure, ModelName, TaskRole};
+use crate::codec::JsonForm;
+use crate::config::TokenIds;
+use crate::http::embeddings::inputs::{Input, ItemForm, read_inputs};
+use crate::http::embeddings::vectors::{dot, write_numbers};
+use crate::http::exchange::{Plan, ReceivedBody};
+
+#[derive(Deserialize)]
+struct SimilarityRequest<'a> {
+    #[serde(borrow)]
+    inputs: Option<Sentences<'a>>,
+    parameters: Option<TextOptions>,
+}
+
+#[derive(Deserialize)]
+struct Sentences<'a> {
+    #[serde(borrow)]
+    source_sentence: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sentences: Option<&'a RawValue>,
+}
+
+pub(super) fn plan(received: &ReceivedBody, model: &str) -> Result<Plan, Failure> {
+    let request: SimilarityRequest<'_> = received.parse()?;
+    let malformed =
+        |param: &'static str, message: &str| Err(Failure::new(Code::Malformed, message).with_param(param));
+    let Some(inputs) = request.inputs else {
+        return malformed("inputs", "missing member `inputs`");
+    };
+    let source = required("source_sentence", inputs.source_sentence)?.get();
+    let sentences = required("sentences", inputs.sentences)?.get();
+    if JsonForm::of(source) != JsonForm::String {
+        return malformed("source_sentence", "`source_sentence`: expected a string");
+    }
+    let sentences = read_inputs("sentences", sentences, received.limits.items)?;
+    if sentences.iter().any(|sentence| matches!(sentence, Input::Ids(_))) {
+        return malformed("sentences", "`sentences`: expected strings");
+    }
+    let texts: Vec<Input<'_>> = [Input::Text(source)].into_iter().chain(sentences).collect();
+    let choices = request.parameters.unwrap_or_default();
+    let name = ModelName::InPath(Some(model));
+    let found = Call::to_embedding(&received.view, name, TaskRole::Embedding, choices.prompt());
+    let (call, needs_prompt) = match found {
+        Ok(found) => found,
+        Err(failure) => return Ok(Plan::failed(model.to_owned(), Err(failure.clone()), failure)),
+    };
+    let mut options = choices.resolve(call.manifest(), needs_prompt)?;
+    options.normalize = Some(true);
+    let (parameters, finish) = options.resolve(&call)?;
+    let form = ItemForm {
+        member: "sentences",
+        task: call.manifest(),
+        parameters,
+        token_ids: TokenIds::Reject,
+    };
+    let items = form.items(received, &texts);
+    Ok(Plan {
+        model: model.to_owned(),
+        call: Ok(call),
+        items,
+        write: Box::new(move |call, reply| {
+            let embeddings = finish.embeddings(call, reply.outcomes)?;
+            let mut scores = BytesMut::new();
+            if let Some((source, rest)) = embeddings.split_first() {
+                rest.iter()
+                    .for_each(|other| scores.put_f32_le(dot(source, other) as f32));
+            }
+            let mut json = Vec::new();
+            write_numbers(&mut json, scores.freeze())?;
+            Ok(json)
+        }),
+    })
+}
