@@ -18,6 +18,8 @@ for encoding in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}
         assert vectors == [[5.0, 2.0, 0.5], [6.0, 1.0, 0.5]], vectors
     assert [item.index for item in reply.data] == [0, 1]
     assert (reply.model, reply.usage.prompt_tokens, reply.usage.total_tokens) == ("m", 3, 3), reply
+# Token ids of cl100k_base.
+assert client.embeddings.create(model="m", input=[9906, 1917]).data[0].embedding == [11.0, 2.0, 0.5]
 assert client.embeddings.create(model="m.embed", input="one").data[0].embedding == [3.0, 1.0, 0.5]
 
 azure = openai.AzureOpenAI(
@@ -35,7 +37,7 @@ def refused(kind, param, **request):
     raise AssertionError("it was not refused")
 
 
-refused(openai.BadRequestError, "input", model="m", input=[1, 2, 3])
+refused(openai.BadRequestError, "input", model="m", input=[100256])
 refused(openai.BadRequestError, "input", model="m", input=[])
 refused(openai.BadRequestError, "dimensions", model="m", input="a", dimensions=2)
 refused(openai.BadRequestError, "model", model="words", input="a")

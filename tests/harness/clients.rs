@@ -1,7 +1,7 @@
 //! Client libraries of other servers, in a virtual environment that `tests/install` creates.
 //!
-//! If a client is not installed, its test prints a note and passes; see [`tools`]. `INFERENCE_TEST_CLIENTS` names a different
-//! environment.
+//! If a client is not installed, its test prints a note and passes; see [`tools`]. `INFERENCE_TEST_CLIENTS` and
+//! `INFERENCE_TEST_EMBEDDING_CLIENTS` name different environments.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -72,11 +72,39 @@ pub(crate) fn schemathesis(server: &Server) {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
+/// Runs a script of `tests/clients/embeddings`, like [`run`].
+pub(crate) fn run_embedding_client(name: &str, arguments: &[&str]) -> bool {
+    let Some(environment) = up_to_date(
+        "embedding-clients",
+        "tests/clients/embeddings",
+        EMBEDDING_VARIABLE,
+    ) else {
+        return false;
+    };
+    tools::run(
+        Command::new("timeout")
+            .args(["--signal=ABRT", "400"])
+            .arg(environment.join("bin/python3"))
+            .args(["-X", "faulthandler"])
+            .arg(source("embeddings").join(name))
+            .args(arguments),
+    );
+    true
+}
+
+const VARIABLE: &str = "INFERENCE_TEST_CLIENTS";
+const EMBEDDING_VARIABLE: &str = "INFERENCE_TEST_EMBEDDING_CLIENTS";
+
 /// Returns the virtual environment of the clients if it is up to date.
 fn installed() -> Option<PathBuf> {
-    let environment = environment();
+    up_to_date("clients", "tests/clients", VARIABLE)
+}
+
+/// Returns a virtual environment if it was installed from the files in `folder` as they are.
+fn up_to_date(name: &str, folder: &str, variable: &str) -> Option<PathBuf> {
+    let environment = environment(name, variable);
     let sources = ["requirements.txt", "install"].map(|name| {
-        let file = repository().join("tests/clients").join(name);
+        let file = repository().join(folder).join(name);
         std::fs::read_to_string(file).expect("read a file of the repository")
     });
     let state = std::fs::read_to_string(environment.join("state"));
@@ -88,17 +116,17 @@ fn installed() -> Option<PathBuf> {
             "the client libraries are not installed, or are out of date, in {}",
             environment.display()
         ),
-        "INFERENCE_TEST_CLIENTS",
+        variable,
         "tests/install",
     );
     None
 }
 
-fn environment() -> PathBuf {
-    let named = std::env::var_os("INFERENCE_TEST_CLIENTS").map(PathBuf::from);
+fn environment(name: &str, variable: &str) -> PathBuf {
+    let named = std::env::var_os(variable).map(PathBuf::from);
     named.unwrap_or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
-        cache.unwrap_or_else(home).join("inference-server/clients")
+        cache.unwrap_or_else(home).join("inference-server").join(name)
     })
 }

@@ -83,7 +83,7 @@ fn class(file: &str, name: &str) -> String {
 }
 
 /// Starts a server with a class of `tests/python/models`.
-fn serve(file: &str, name: &str, keys: &str) -> Option<Server> {
+pub(crate) fn serve(file: &str, name: &str, keys: &str) -> Option<Server> {
     let python = python()?;
     Some(Scenario::new(&config(&python, &class(file, name), keys)).start())
 }
