@@ -256,6 +256,45 @@ fn the_name_of_the_model_is_in_front_of_the_path() {
 }
 
 #[test]
+fn models_of_sentence_transformers_answer_the_routes_of_their_kind() {
+    library("sentence_embeddings");
+    let models = repository().join("plugins/sentence-embeddings/tests/models/architectures");
+    let model = |name: &str, folder: &str| {
+        format!(
+            "[[models]]\nname = \"{name}\"\nplugin = \"sentence_embeddings\"\n\n[models.settings]\nfolder = \"{}\"\n\n",
+            models.join(folder).display()
+        )
+    };
+    let config =
+        model("sparse", "sparse_bert") + &model("tokens", "tokens") + &model("labels", "labels_bert");
+    let server = Scenario::new(&config).start();
+    let text = "How tall is Mont Blanc?";
+    let native = |model: &str, task: &str| server.predict(model, task, &json!([text])).expect(200).outputs();
+    let post = |path: &str, request: Json| server.post(path, &request).expect(200).json();
+    let sparse = native("sparse", "query");
+    for request in [
+        ("/sparse.query/embed_sparse", json!({"inputs": text})),
+        ("/embed_sparse", json!({"inputs": text, "prompt_name": "query"})),
+    ] {
+        assert_eq!(post(request.0, request.1), json!(sparse));
+    }
+    assert!(!list(&sparse[0]).is_empty());
+    let tokens = &native("tokens", "passage")[0]["embeddings"];
+    assert_eq!(
+        post("/tokens.passage/embed_all", json!({"inputs": [text]})),
+        json!([tokens])
+    );
+    assert_eq!(
+        post("/labels/predict", json!({"inputs": text})),
+        native("labels", "classify")[0]
+    );
+    assert_eq!(
+        post("/labels", json!({"inputs": text})),
+        native("labels", "classify")[0]
+    );
+}
+
+#[test]
 fn errors_have_the_shape_of_the_protocol() {
     let server = start();
     for (path, body, status, kind, part) in [

@@ -48,6 +48,7 @@ impl PreparedTask<SentenceEmbeddings> for Classify {
 
     fn describe(&self) -> TaskInfo {
         info("Computes the scores of all labels for a text or a pair of texts, best first.".to_owned())
+            .classifier()
             .parameters::<ClassificationParameters>()
             .example(json!("How tall is Mont Blanc?"))
     }

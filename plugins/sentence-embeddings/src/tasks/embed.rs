@@ -128,6 +128,7 @@ impl EmbedTokens {
         let (what, example) = role.phrases();
         Self {
             info: info(format!("Computes a vector for each token of {what}."))
+                .token_embeddings()
                 .parameters::<TextParameters>()
                 .output_tensor(TensorInfo::new("embeddings", DType::Fp32, &[-1, width as i64]))
                 .example(json!(example)),
@@ -198,6 +199,7 @@ impl EmbedWords {
             info: info(format!(
                 "Computes the sparse vector of {what}: the words of the vocabulary with positive numbers, in the order of their IDs."
             ))
+            .sparse_embedding()
             .parameters::<TextParameters>()
             .example(json!(example)),
             reader: TextReader::new(role, &embedding.prompts, false),

@@ -57,7 +57,9 @@ async fn execute(shared: Data<Shared>, attempt: Arc<Attempt>) -> Executed {
         let (model, route) = routes::below_model(&request.path)?;
         Some((route.task?, TaskPath::of_model(model)))
     };
-    let found = routes::find(&request.path).and_then(of_route).or_else(below_model);
+    let found = routes::find(&request.path)
+        .and_then(of_route)
+        .or_else(below_model);
     let Some((task, path)) = found else {
         let message = format!("the path `{}` of the job runs no task", request.path);
         return failed("not_found", message, None);

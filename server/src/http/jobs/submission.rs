@@ -122,7 +122,12 @@ fn canonical_path(task: TaskRoute, path: &str, values: &TaskPath) -> String {
         return path.to_owned();
     }
     // The name of a model can have a slash, which is not encoded.
-    let model = values.model.split('/').map(path_segment).collect::<Vec<_>>().join("/");
+    let model = values
+        .model
+        .split('/')
+        .map(path_segment)
+        .collect::<Vec<_>>()
+        .join("/");
     let versions = values.version.as_ref().map_or_else(String::new, |version| {
         format!("/versions/{}", path_segment(version))
     });
