@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use inference_server::batcher::{Batch, BatchOutcome, Batcher, Item, ItemId, Next};
-use inference_server::batching::{Policy, Priority, TaskBatching, WeightRule};
+use inference_server::batching::{Policy, Priority, Slack, TaskBatching, WeightRule};
 use inference_server::clock;
 
 const QUEUED: u64 = 10_000;
@@ -28,6 +28,7 @@ fn rules(policy: Policy, max_batch_weight: Option<u64>, weight_rule: WeightRule)
         max_batch_size,
         max_batch_weight,
         weight_rule,
+        background_slack: Slack::of_share(0.5),
     }
 }
 

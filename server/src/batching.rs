@@ -65,6 +65,27 @@ pub struct TaskBatching {
     pub max_batch_weight: Option<u64>,
     /// How weights add up.
     pub weight_rule: WeightRule,
+    /// By how much background items may lengthen a batch that contains items of requests.
+    pub background_slack: Slack,
+}
+
+/// A share of a time, in thousandths, so that rules can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slack(u32);
+
+impl Slack {
+    /// Nothing may take longer.
+    pub const NONE: Self = Self(0);
+
+    /// The nearest slack to a share; negative ones are zero.
+    pub fn of_share(share: f64) -> Self {
+        Self((share * 1e3).round() as u32)
+    }
+
+    /// The share, 1 for 100%.
+    pub fn share(self) -> f64 {
+        f64::from(self.0) / 1e3
+    }
 }
 
 /// What a plugin's manifest declares about the batches of one task. Precedence, highest first: the operator's
@@ -83,7 +104,7 @@ pub struct DeclaredLimits {
 ///
 /// The oldest item of the highest class that waits leads the next batch. Remaining room is filled from the other
 /// classes. While items of a lower class wait, at least every eighth batch is led by the one among them that has waited
-/// longest.
+/// longest. The class `Background` has no part in this: it only uses what the other classes leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Leads before the other classes.
@@ -93,6 +114,14 @@ pub enum Priority {
     Normal,
     /// Fills the room that the other classes leave, and leads every eighth batch at least.
     Low,
+    /// The items of jobs. They fill the room that requests leave in their batches, within
+    /// [`TaskBatching::background_slack`], and run alone while no request waits.
+    Background,
+}
+
+impl Priority {
+    /// Number of classes.
+    pub const COUNT: usize = 4;
 }
 
 /// Why a batch runs now instead of waiting for more items.
@@ -118,11 +147,13 @@ pub enum DispatchReason {
     Idle,
     /// Batching is off.
     Off,
+    /// No requests wait, or it is the turn of background items.
+    Background,
 }
 
 impl DispatchReason {
     /// All reasons.
-    pub const ALL: [DispatchReason; 10] = [
+    pub const ALL: [DispatchReason; 11] = [
         DispatchReason::Full,
         DispatchReason::Weight,
         DispatchReason::Memory,
@@ -133,6 +164,7 @@ impl DispatchReason {
         DispatchReason::Deadline,
         DispatchReason::Idle,
         DispatchReason::Off,
+        DispatchReason::Background,
     ];
 
     /// The name of the reason in metrics and in the log.
@@ -148,6 +180,7 @@ impl DispatchReason {
             DispatchReason::Deadline => "deadline",
             DispatchReason::Idle => "idle",
             DispatchReason::Off => "off",
+            DispatchReason::Background => "background",
         }
     }
 }

@@ -11,6 +11,8 @@
 
 #[path = "../benches/simulation/cells.rs"]
 mod cells;
+#[path = "../benches/simulation/jobs.rs"]
+mod jobs;
 #[path = "../benches/simulation/verdict.rs"]
 mod verdict;
 #[path = "../benches/simulation/world.rs"]
@@ -142,4 +144,41 @@ fn adaptive_never_gets_much_less_done_than_greedy_in_worlds_that_it_was_not_tune
         .map(|(cell, verdict)| format!("{}: throughput × {:.3}", cell.name, verdict.throughput()))
         .collect();
     assert!(worse.is_empty(), "{}", worse.join("\n"));
+}
+
+/// What the default of `background_slack` promises, for requests that come whatever the server does.
+#[test]
+fn jobs_use_the_free_capacity_and_make_requests_wait_for_about_one_batch() {
+    let mut failed = Vec::new();
+    for cell in jobs::open(2000) {
+        let world::Callers::Open { load, .. } = cell.world.callers else {
+            continue;
+        };
+        if load > 0.5 {
+            continue;
+        }
+        for row in jobs::Comparison::of(&cell, &[jobs::DEFAULT_SLACK], true) {
+            let (p99, share) = (row.p99_of_promise(), row.share_of_free());
+            if p99 > 1.0 || (load == 0.5 && share < 0.8) {
+                failed.push(format!(
+                    "{}: p99 {p99:.2} of the promise, {share:.2} of the free capacity",
+                    cell.name
+                ));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn jobs_alone_run_in_full_batches() {
+    let mut cells = jobs::open(3000);
+    cells.retain(|cell| cell.name.contains("poisson, 50 %"));
+    assert!(cells.len() >= 3);
+    for cell in cells {
+        let world = &cell.world;
+        let full = world.max_batch_size as f64 / world.service.millis(world.max_batch_size);
+        let share = jobs::alone(world) / (full * world.workers as f64);
+        assert!(share >= 0.97, "{}: {share:.3}", cell.name);
+    }
 }

@@ -5,8 +5,12 @@
 //! miss it. `--several` measures only the cells with several workers, requests of several items, and more clients than a
 //! batch holds. `--held-out` measures cells that nothing was tuned on, with noise, several workers and requests of several
 //! items. Those do not have to meet the bar.
+//!
+//! `-- [ITEMS] --jobs [--cell=NAME]` prints instead what jobs cost the requests, and what they get done, for several
+//! values of `background_slack`, and for jobs of another task, which share no batches.
 
 mod cells;
+mod jobs;
 mod page;
 mod verdict;
 mod world;
@@ -27,6 +31,9 @@ fn main() -> std::io::Result<()> {
         .next()
         .and_then(|items| items.parse().ok())
         .unwrap_or(20_000);
+    if std::env::args().any(|argument| argument == "--jobs") {
+        return print_jobs(items);
+    }
     let path = arguments.next().unwrap_or_else(|| "simulation.html".to_owned());
 
     let held_out = std::env::args().any(|argument| argument == "--held-out");
@@ -89,4 +96,41 @@ fn main() -> std::io::Result<()> {
     } else {
         Err(std::io::Error::other("the adaptive policy misses its bar"))
     }
+}
+
+/// Prints the trade-off of `background_slack`.
+fn print_jobs(items: usize) -> std::io::Result<()> {
+    const SLACKS: [f64; 6] = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0];
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "p99 of the requests with jobs, relative to 1.1 × that without jobs plus a full batch / share of the free capacity that \
+         jobs use, by background_slack"
+    )?;
+    write!(out, "{:58} {:>8}", "cell", "p99 ms")?;
+    for slack in SLACKS {
+        write!(out, " {slack:>11}")?;
+    }
+    writeln!(out, " {:>11} {:>11}", "other task", "jobs alone")?;
+    let is_named = |cell: &cells::Cell| {
+        let mut names =
+            std::env::args().filter_map(|argument| Some(argument.strip_prefix("--cell=")?.to_owned()));
+        names.next().is_none_or(|name| cell.name.contains(&name))
+    };
+    let cells = jobs::open(items)
+        .into_iter()
+        .chain(jobs::closed(items))
+        .filter(is_named);
+    for cell in cells {
+        let rows = jobs::Comparison::of(&cell, &SLACKS, true);
+        let other = jobs::Comparison::of(&cell, &[jobs::DEFAULT_SLACK], false);
+        write!(out, "{:58} {:8.2}", cell.name, rows[0].without.p99)?;
+        for row in rows.iter().chain(&other) {
+            let text = format!("{:.2} / {:.2}", row.p99_of_promise(), row.share_of_free());
+            write!(out, " {text:>11}")?;
+        }
+        let capacity = cell.world.service.capacity(cell.world.max_batch_size) * cell.world.workers as f64;
+        writeln!(out, " {:11.2}", jobs::alone(&cell.world) / capacity)?;
+    }
+    Ok(())
 }

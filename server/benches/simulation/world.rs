@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::batcher::scheduler::{Command, Message, Payload, Scheduler};
 use crate::batcher::{Batch, BatchOutcome, Item, ItemId};
-use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
+use crate::batching::{Policy, Priority, Slack, TaskBatching, WeightRule};
 
 /// What a batch costs a worker, by the number of its items.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,6 +89,17 @@ pub(crate) struct World {
     pub seed: u64,
 }
 
+/// Jobs, of which there are always more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Jobs {
+    /// By how much they may lengthen a batch, as a share of its time.
+    pub slack: f64,
+    /// Whether their task is that of the requests, so that they can share batches.
+    pub share_batches: bool,
+    /// Items that wait at any time.
+    pub backlog: usize,
+}
+
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Measured {
@@ -136,6 +147,9 @@ struct Arrival {
     at: Duration,
     caller: usize,
 }
+
+/// Stands for the request of an item of a job.
+const JOB: usize = usize::MAX;
 
 /// Where a request has got to.
 #[derive(Clone, Copy)]
@@ -199,49 +213,133 @@ struct Server<'a> {
     /// Arrival and reply of every item.
     answered: Vec<(Duration, Duration)>,
     batches: usize,
+    jobs: Option<Jobs>,
+    /// When the items of jobs were answered.
+    jobs_answered: Vec<Duration>,
 }
 
 /// Runs `world` under `rule`.
 pub(crate) fn run(world: &World, rule: Rule) -> Measured {
+    let mut server = Server::new(world, rule, None);
+    server.run();
+    server.measured()
+}
+
+/// Runs `world` under `rule` with `jobs`, and returns also how many of their items are answered per millisecond.
+pub(crate) fn run_with_jobs(world: &World, rule: Rule, jobs: Jobs) -> (Measured, f64) {
+    let mut server = Server::new(world, rule, Some(jobs));
+    server.run();
+    let (from, until) = server.measured_time();
+    let is_measured = |at: &&Duration| **at > from && **at <= until;
+    let answered = server.jobs_answered.iter().filter(is_measured).count();
+    let millis = (until - from).as_secs_f64() * 1e3;
+    (server.measured(), answered as f64 / millis)
+}
+
+/// The items of jobs per millisecond that are answered if there are no requests.
+pub(crate) fn run_jobs_alone(world: &World, rule: Rule, jobs: Jobs) -> f64 {
+    let world = World {
+        callers: Callers::Closed {
+            callers: 0,
+            items: 1,
+            think: Think::Memoryless { mean: 1.0 },
+        },
+        ..*world
+    };
+    let mut server = Server::new(&world, rule, Some(jobs));
+    server.start();
+    while server.jobs_answered.len() < world.items && server.step() {}
+    server.finish();
+    let last = server.jobs_answered.iter().max();
+    server.jobs_answered.len() as f64 / (last.map_or(0.0, Duration::as_secs_f64) * 1e3)
+}
+
+fn rules(world: &World, rule: Rule, jobs: Option<Jobs>) -> TaskBatching {
     let (policy, max_batch_size) = match rule {
         Rule::Policy(policy) => (policy, world.max_batch_size),
         Rule::Gather { limit, .. } => (Policy::Greedy, limit.min(world.max_batch_size)),
     };
-    let rules = TaskBatching {
+    TaskBatching {
         policy,
         max_batch_size: NonZeroUsize::new(max_batch_size).expect("a batch has room"),
         max_batch_weight: None,
         weight_rule: WeightRule::Padded,
-    };
-    let mut server = Server {
-        world,
-        rule,
-        free_since: Duration::ZERO,
-        scheduler: Scheduler::new(vec![rules], world.workers),
-        start: crate::clock::now(),
-        now: Duration::ZERO,
-        dice: Dice::new(world.seed),
-        noise: Dice::new(!world.seed),
-        arrivals: BinaryHeap::new(),
-        running: Vec::new(),
-        requests: Vec::new(),
-        next_id: 0,
-        answered: Vec::new(),
-        batches: 0,
-    };
-    for worker in 0..world.workers {
-        server.handle(Message::WorkerAvailable(worker));
+        background_slack: Slack::of_share(jobs.map_or(0.0, |jobs| jobs.slack)),
     }
-    server.schedule_first();
-    let wanted = world.items + world.items / 5;
-    while server.answered.len() < wanted && server.step() {}
-    for running in std::mem::take(&mut server.running) {
-        server.complete(running);
-    }
-    server.measured()
 }
 
-impl Server<'_> {
+impl<'a> Server<'a> {
+    fn new(world: &'a World, rule: Rule, jobs: Option<Jobs>) -> Self {
+        let tasks = match jobs {
+            Some(jobs) if !jobs.share_batches => 2,
+            _ => 1,
+        };
+        Server {
+            world,
+            rule,
+            free_since: Duration::ZERO,
+            scheduler: Scheduler::new(vec![rules(world, rule, jobs); tasks], world.workers),
+            start: crate::clock::now(),
+            now: Duration::ZERO,
+            dice: Dice::new(world.seed),
+            noise: Dice::new(!world.seed),
+            arrivals: BinaryHeap::new(),
+            running: Vec::new(),
+            requests: Vec::new(),
+            next_id: 0,
+            answered: Vec::new(),
+            batches: 0,
+            jobs,
+            jobs_answered: Vec::new(),
+        }
+    }
+
+    fn run(&mut self) {
+        self.start();
+        let wanted = self.world.items + self.world.items / 5;
+        while self.answered.len() < wanted && self.step() {}
+        self.finish();
+    }
+
+    fn start(&mut self) {
+        for worker in 0..self.world.workers {
+            self.handle(Message::WorkerAvailable(worker));
+        }
+        self.submit_jobs();
+        self.schedule_first();
+    }
+
+    fn finish(&mut self) {
+        for running in std::mem::take(&mut self.running) {
+            self.complete(running);
+        }
+    }
+
+    /// Restores the backlog of jobs.
+    fn submit_jobs(&mut self) {
+        let Some(jobs) = self.jobs else {
+            return;
+        };
+        for _ in self.scheduler.batcher().background_len()..jobs.backlog {
+            self.submit(usize::from(!jobs.share_batches), Priority::Background, JOB);
+        }
+    }
+
+    fn submit(&mut self, task: usize, priority: Priority, request: usize) {
+        self.handle(Message::Arrival(Item {
+            id: ItemId(self.next_id),
+            task,
+            priority,
+            weight: 1,
+            group: 0,
+            arrived: self.start + self.now,
+            ready: self.start + self.now,
+            deadline: None,
+            payload: OfRequest(request),
+        }));
+        self.next_id += 1;
+    }
+
     fn schedule_first(&mut self) {
         match self.world.callers {
             Callers::Closed { callers, think, .. } => {
@@ -340,18 +438,7 @@ impl Server<'_> {
             unanswered: items,
         });
         for _ in 0..items {
-            self.handle(Message::Arrival(Item {
-                id: ItemId(self.next_id),
-                task: 0,
-                priority: Priority::Normal,
-                weight: 1,
-                group: 0,
-                arrived: self.start + self.now,
-                ready: self.start + self.now,
-                deadline: None,
-                payload: OfRequest(request),
-            }));
-            self.next_id += 1;
+            self.submit(0, Priority::Normal, request);
         }
     }
 
@@ -374,6 +461,10 @@ impl Server<'_> {
         });
         self.handle(Message::WorkerAvailable(worker));
         for item in batch.items {
+            if item.payload.0 == JOB {
+                self.jobs_answered.push(ends);
+                continue;
+            }
             self.answered.push((item.arrived - self.start, ends));
             let request = &mut self.requests[item.payload.0];
             request.unanswered -= 1;
@@ -383,13 +474,20 @@ impl Server<'_> {
                 self.arrivals.push(Reverse(Arrival { at, caller }));
             }
         }
+        self.submit_jobs();
+    }
+
+    /// When the measured items were answered.
+    fn measured_time(&self) -> (Duration, Duration) {
+        let skipped = self.world.items / 5;
+        let from = self.answered[skipped.saturating_sub(1)].1;
+        let until = self.answered[skipped..].last().map_or(from, |last| last.1);
+        (from, until)
     }
 
     fn measured(&self) -> Measured {
-        let skipped = self.world.items / 5;
-        let from = self.answered[skipped.saturating_sub(1)].1;
-        let answered = &self.answered[skipped..];
-        let until = answered.last().map_or(from, |last| last.1);
+        let (from, until) = self.measured_time();
+        let answered = &self.answered[self.world.items / 5..];
         let mut latencies: Vec<f64> = answered
             .iter()
             .map(|(arrived, replied)| (*replied - *arrived).as_secs_f64() * 1e3)

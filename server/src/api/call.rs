@@ -184,7 +184,7 @@ impl Call {
                 if items.iter().any(Result::is_ok) {
                     job.start().await?;
                 }
-                Priority::Low
+                Priority::Background
             }
             Execution::Check(checked) => {
                 record.discard();

@@ -4,13 +4,16 @@
 //! the candidates in order, drafts the batch that each of them leads, and stops at the first one whose policy runs it. How
 //! a batch is filled, and whether it waits, is decided elsewhere.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::background::Added;
+use super::cost_model::BatchShape;
+use super::extremes::earlier;
 use super::fill::{Constraints, Draft, fill};
 use super::lane::CLASSES;
 use super::policy::{Crew, Decision, Limit, View};
 use super::queue::Head;
-use super::{Batch, BatchToken, Batcher, IdleWorkers, Next, Task};
+use super::{Batch, BatchToken, Batcher, IdleWorkers, Item, Next, Task, background, fill};
 use crate::batching::{DispatchReason, Priority};
 
 /// While a lower class waits, at least every this many batches is led by it.
@@ -77,8 +80,19 @@ impl<T> Batcher<T> {
             }
             match decision {
                 Decision::Run(reason) => {
-                    let memory = self.tasks[candidate.task].memory.as_ref();
-                    if !reserve(memory.map_or(0, |memory| memory.reservation(draft.shape()))) {
+                    let mut added = self.room_for_background(&candidate, &draft, now);
+                    if let Some(batch) = self.turn_of_background(&added, now, idle, reserve) {
+                        return Some(Next::Run(batch));
+                    }
+                    let reservation = |shape: &BatchShape| {
+                        let memory = self.tasks[candidate.task].memory.as_ref();
+                        memory.map_or(0, |memory| memory.reservation(shape))
+                    };
+                    if !added.places.is_empty() && !reserve(reservation(&added.shape)) {
+                        added = Added::none(&draft);
+                    }
+                    // Otherwise, the memory is reserved already.
+                    if added.places.is_empty() && !reserve(reservation(draft.shape())) {
                         self.blocked = Some(Blocked {
                             task: candidate.task,
                             group: candidate.head.group,
@@ -87,7 +101,7 @@ impl<T> Batcher<T> {
                         return Some(Next::WaitForMemory);
                     }
                     self.overtake_open_batches();
-                    return Some(Next::Run(self.run(candidate, &draft, reason, now)));
+                    return Some(Next::Run(self.run(candidate, &draft, added, reason, now)));
                 }
                 Decision::WaitUntil(until) => {
                     let left_open = &mut self.tasks[candidate.task].left_open;
@@ -96,7 +110,11 @@ impl<T> Batcher<T> {
                 }
             }
         }
-        Some(match (wait, self.queue.next_live_deadline()) {
+        let deadline = earlier(
+            self.queue.next_live_deadline(),
+            self.background.next_live_deadline(),
+        );
+        Some(match (wait, deadline) {
             (Some(wait), Some(deadline)) => Next::WaitUntil(wait.min(deadline)),
             (Some(wait), None) => Next::WaitUntil(wait),
             (None, _) => Next::Idle,
@@ -170,15 +188,12 @@ impl<T> Batcher<T> {
             ..
         } = &mut self.tasks[task];
         let waiting = self.queue.lane(task, group).len();
+        let until_next_end = until_next_end(&self.expected_ends, now);
         let crew = Crew {
             workers: self.workers,
             idle: idle.count,
             running_items: *running,
-            until_next_end: self
-                .expected_ends
-                .iter()
-                .min()
-                .map(|end| end.saturating_duration_since(now)),
+            until_next_end,
         };
         let batch_limit = policy.batch_limit(waiting, limits.max_size, crew);
         let narrowed = limits.narrowed(batch_limit);
@@ -230,16 +245,22 @@ impl<T> Batcher<T> {
         let decision = policy.decide(&view);
         Some((draft, decision))
     }
-    /// Takes the items of the batch out of the queue.
-    fn run(&mut self, candidate: Candidate, draft: &Draft, reason: DispatchReason, now: Instant) -> Batch<T> {
+
+    /// Takes the items of the batch out of the queues.
+    fn run(
+        &mut self,
+        candidate: Candidate,
+        draft: &Draft,
+        added: Added,
+        reason: DispatchReason,
+        now: Instant,
+    ) -> Batch<T> {
         let Candidate { task, class, head } = candidate;
-        self.running += 1;
         let led_by_top = !CLASSES
             .into_iter()
             .any(|other| other < class && self.queue.has(other));
-        let items = self.queue.take(task, head.group, &draft.members);
-        let size = items.len();
-        self.tasks[task].running += size;
+        let mut items = self.queue.take(task, head.group, &draft.members);
+        self.tasks[task].running += items.len();
         let lower_waits = CLASSES
             .into_iter()
             .any(|other| other > class && self.queue.has(other));
@@ -248,14 +269,34 @@ impl<T> Batcher<T> {
         } else {
             0
         };
+        self.requests_start(&added);
+        let shape = added.shape;
+        if !added.places.is_empty() {
+            items.extend(self.background.take(task, head.group, &added.into_members()));
+            items.sort_unstable_by_key(Item::place);
+        }
+        self.batch(task, items, &shape, reason, now)
+    }
+
+    /// The batch of these items, which have left the queues.
+    pub(super) fn batch(
+        &mut self,
+        task: usize,
+        items: Vec<Item<T>>,
+        shape: &BatchShape,
+        reason: DispatchReason,
+        now: Instant,
+    ) -> Batch<T> {
         let Task {
             limits,
             policy,
             memory,
             ..
         } = &self.tasks[task];
-        let (cost, memory) = (draft.cost(limits.rule), memory.as_ref());
+        let (size, background) = (items.len(), background::count(&items));
+        let (cost, memory) = (fill::cost(shape, limits.rule), memory.as_ref());
         let expected_end = policy.expected_time(size, cost).map(|time| now + time);
+        self.running += 1;
         self.expected_ends.extend(expected_end);
         Batch {
             task,
@@ -265,11 +306,19 @@ impl<T> Batcher<T> {
             token: BatchToken {
                 task,
                 size,
+                background,
+                is_background: background == size,
                 cost,
-                memory: memory.map_or(0, |memory| memory.reservation(draft.shape())),
-                predicted_memory: memory.and_then(|memory| memory.bound(draft.shape())),
+                memory: memory.map_or(0, |memory| memory.reservation(shape)),
+                predicted_memory: memory.and_then(|memory| memory.bound(shape)),
                 expected_end,
             },
         }
     }
+}
+
+/// Time until the first of these batches is expected to end.
+pub(super) fn until_next_end(expected_ends: &[Instant], now: Instant) -> Option<Duration> {
+    let first = expected_ends.iter().min()?;
+    Some(first.saturating_duration_since(now))
 }

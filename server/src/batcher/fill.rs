@@ -74,12 +74,12 @@ impl Constraints<'_> {
         self.memory.is_none_or(|memory| memory.admits(&load.shape))
     }
 
-    fn admits(&self, load: &Load) -> bool {
+    pub(super) fn admits(&self, load: &Load) -> bool {
         load.is_within(&self.limits) && self.admits_memory(load)
     }
 
     /// The limit that prevents even the lightest item from joining.
-    fn exhausted(&self, load: &Load) -> Option<Limit> {
+    pub(super) fn exhausted(&self, load: &Load) -> Option<Limit> {
         if load.size() >= self.limits.max_size {
             Some(Limit::Size)
         } else if load.room(&self.limits, 0) == 0 {
@@ -97,7 +97,15 @@ pub(super) struct Load {
 }
 
 impl Load {
-    fn with(mut self, weight: u64) -> Self {
+    pub(super) fn of(shape: BatchShape) -> Self {
+        Self { shape }
+    }
+
+    pub(super) fn shape(&self) -> BatchShape {
+        self.shape
+    }
+
+    pub(super) fn with(mut self, weight: u64) -> Self {
         self.shape.add(weight);
         self
     }
@@ -110,7 +118,7 @@ impl Load {
         self.shape.items as usize
     }
 
-    fn cost(&self, rule: WeightRule) -> u64 {
+    pub(super) fn cost(&self, rule: WeightRule) -> u64 {
         match rule {
             WeightRule::Padded => self.shape.heaviest.saturating_mul(self.shape.items),
             WeightRule::Sum => self.shape.sum,

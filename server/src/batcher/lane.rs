@@ -12,7 +12,12 @@ use super::{Item, ItemId};
 use crate::batching::{MAX_WEIGHT, Priority};
 
 /// The classes in the order in which they are served.
-pub(super) const CLASSES: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
+pub(super) const CLASSES: [Priority; Priority::COUNT] = [
+    Priority::High,
+    Priority::Normal,
+    Priority::Low,
+    Priority::Background,
+];
 
 /// Up to this many items are read whenever totals are needed. Only larger lanes maintain a tournament.
 const MAX_READ: usize = 32;

@@ -16,8 +16,11 @@
 //! 5. [`Batcher::take_expired`] after `poll`, to answer the items that cannot run any more.
 //!
 //! `queue` holds the items and finds them, `fill` chooses which of them share a batch, [`policy`] decides whether that
-//! batch runs now, and `candidates` decides which batch is considered first.
+//! batch runs now, and `candidates` decides which batch is considered first. All of this concerns the items of requests.
+//! Background items are in a queue of their own, so that nothing above depends on them: `background` decides which of them
+//! join a batch that runs anyway, and when a batch consists of them alone.
 
+mod background;
 mod candidates;
 pub mod cost_model;
 mod efficient_fill;
@@ -35,9 +38,11 @@ mod tests;
 
 use std::time::Instant;
 
-use crate::batching::{DispatchReason, Priority, TaskBatching};
+use crate::batching::{DispatchReason, Priority, Slack, TaskBatching};
+use background::{ArrivalRate, Turn};
 use candidates::Blocked;
 use cost_model::{BatchShape, CostModel, TaskCosts};
+use extremes::earlier;
 use fill::Limits;
 use lane::CLASSES;
 use memory_budget::{MemoryDrift, MemoryLimits, TaskMemory};
@@ -86,7 +91,7 @@ pub enum Next<T> {
     WaitUntil(Instant),
     /// Waits for memory: the next batch does not fit beside those that run.
     WaitForMemory,
-    /// Waits for an item to be pushed: none is queued that may still run.
+    /// Waits for an item to be pushed, or for a batch to end: no item is queued that may run before that.
     Idle,
 }
 
@@ -115,6 +120,10 @@ pub struct BatchToken {
     task: usize,
     /// Items that still count as running.
     size: usize,
+    /// Those of them that are background items.
+    background: usize,
+    /// Whether all items of the batch were background items when it was formed.
+    is_background: bool,
     cost: u64,
     /// Bytes that the batch holds of its memory budget.
     memory: u64,
@@ -155,11 +164,27 @@ impl BatchToken {
         self.expected_end
     }
 
-    fn consume(self) -> (usize, usize, u64) {
-        let parts = (self.task, self.size, self.cost);
+    fn consume(self) -> Ended {
+        let ended = Ended {
+            task: self.task,
+            size: self.size,
+            background: self.background,
+            is_background: self.is_background,
+            cost: self.cost,
+        };
         std::mem::forget(self);
-        parts
+        ended
     }
+}
+
+/// What a token counted.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    task: usize,
+    size: usize,
+    background: usize,
+    is_background: bool,
+    cost: u64,
 }
 
 impl Drop for BatchToken {
@@ -199,6 +224,8 @@ pub struct Completion {
     pub task: usize,
     /// Number of items that it had.
     pub size: usize,
+    /// Number of those that were background items. Their clients send nothing after a reply.
+    pub background: usize,
     /// What it cost, by the task's weight rule.
     pub cost: u64,
     /// When the worker began.
@@ -218,7 +245,11 @@ struct Task {
     memory: Option<TaskMemory>,
     /// The calibrated time of its batches.
     time: Option<CostModel>,
-    /// Items of batches whose tokens exist.
+    /// By how much background items may lengthen a batch.
+    slack: Slack,
+    /// Of items of requests.
+    arrivals: ArrivalRate,
+    /// Items of batches whose tokens exist, without background items.
     running: usize,
     /// What arrived up to here was left open while another batch ran.
     overtaken: Option<Instant>,
@@ -245,7 +276,11 @@ impl Task {
 /// Memory is bounded by what is queued. The cost of an operation does not depend on it, but for a logarithm.
 #[derive(Debug)]
 pub struct Batcher<T> {
+    /// The items of requests.
     queue: Queue<T>,
+    /// The background items.
+    background: Queue<T>,
+    turn: Turn,
     tasks: Vec<Task>,
     /// Batches in a row that the highest class led while a lower one waited.
     passed_over: u32,
@@ -267,6 +302,8 @@ impl<T> Batcher<T> {
             policy: TaskPolicy::new(rules.policy),
             memory: None,
             time: None,
+            slack: rules.background_slack,
+            arrivals: ArrivalRate::default(),
             running: 0,
             overtaken: None,
             considered: [0; CLASSES.len()],
@@ -274,6 +311,8 @@ impl<T> Batcher<T> {
         };
         Batcher {
             queue: Queue::new(tasks.len()),
+            background: Queue::new(tasks.len()),
+            turn: Turn::default(),
             tasks: tasks.iter().map(task).collect(),
             passed_over: 0,
             worker_free_since: None,
@@ -339,6 +378,7 @@ impl<T> Batcher<T> {
         for (task, rules) in self.tasks.iter_mut().zip(&tasks) {
             task.limits = Limits::of(rules);
             task.policy.reconfigure(rules.policy);
+            task.slack = rules.background_slack;
         }
     }
 
@@ -347,25 +387,40 @@ impl<T> Batcher<T> {
     /// # Panics
     /// If there is no such task.
     pub fn push(&mut self, item: Item<T>) {
-        self.tasks[item.task].policy.arrived(item.ready);
-        self.queue.push(item);
+        if item.priority == Priority::Background {
+            self.background.push(item);
+        } else {
+            let task = &mut self.tasks[item.task];
+            task.policy.arrived(item.ready);
+            task.arrivals.arrived(item.ready);
+            self.queue.push(item);
+        }
     }
 
     /// Hands an item back before it ran; none if it is not held any more.
     pub fn cancel(&mut self, id: ItemId) -> Option<Item<T>> {
-        self.queue.cancel(id)
+        self.queue.cancel(id).or_else(|| self.background.cancel(id))
     }
 
     /// Hands back the items whose deadline is not after `now`, and those that were found to have no chance to meet theirs,
     /// earliest deadline first.
     pub fn take_expired(&mut self, now: Instant) -> Vec<Item<T>> {
         self.queue.set_expired_aside(now);
-        self.queue.take_expired()
+        self.background.set_expired_aside(now);
+        let mut expired = self.queue.take_expired();
+        let of_background = self.background.take_expired();
+        if !of_background.is_empty() {
+            expired.extend(of_background);
+            expired.sort_by_key(|item| item.deadline);
+        }
+        expired
     }
 
     /// Takes all items.
     pub fn take_all(&mut self) -> Vec<Item<T>> {
-        self.queue.take_all()
+        let mut items = self.queue.take_all();
+        items.extend(self.background.take_all());
+        items
     }
 
     /// What an idle worker does now. To be called only while one is idle.
@@ -392,10 +447,15 @@ impl<T> Batcher<T> {
         reserve: &mut dyn FnMut(u64) -> bool,
     ) -> Next<T> {
         self.queue.set_expired_aside(now);
+        self.background.set_expired_aside(now);
         let next = loop {
             if let Some(next) = self.first_to_run(now, idle, reserve) {
                 break next;
             }
+        };
+        let next = match next {
+            Next::Idle => self.background_alone(now, idle, reserve),
+            next => next,
         };
         if !matches!(next, Next::WaitForMemory) {
             self.blocked = None;
@@ -414,8 +474,10 @@ impl<T> Batcher<T> {
         if removed.is_empty() {
             return removed;
         }
+        let of_background = background::count(&removed);
         let task = &mut self.tasks[batch.task];
-        task.running -= removed.len();
+        task.running -= removed.len() - of_background;
+        batch.token.background -= of_background;
         let shape = BatchShape::of(batch.items.iter().map(|item| item.weight));
         batch.cost = fill::cost(&shape, task.limits.rule);
         batch.token.size = batch.items.len();
@@ -431,23 +493,24 @@ impl<T> Batcher<T> {
     /// Reports that a batch ran, for policies that learn.
     pub fn complete(&mut self, token: BatchToken, outcome: BatchOutcome) {
         self.forget_end(&token);
-        let (task, size, cost) = token.consume();
+        let ended = token.consume();
         self.observe(Completion {
-            task,
-            size,
-            cost,
+            task: ended.task,
+            size: ended.size,
+            background: ended.background,
+            cost: ended.cost,
             started: outcome.started,
             finished: outcome.finished,
             succeeded: outcome.succeeded,
         });
-        self.ended(task, size);
+        self.ended(ended);
     }
 
     /// Reports that a batch did not run.
     pub fn abandon(&mut self, token: BatchToken) {
         self.forget_end(&token);
-        let (task, size, _) = token.consume();
-        self.ended(task, size);
+        let ended = token.consume();
+        self.ended(ended);
     }
 
     fn forget_end(&mut self, token: &BatchToken) {
@@ -465,9 +528,10 @@ impl<T> Batcher<T> {
             .observe(&completion, queued + task.running, self.workers);
     }
 
-    fn ended(&mut self, task: usize, size: usize) {
+    fn ended(&mut self, ended: Ended) {
         self.running -= 1;
-        self.tasks[task].running -= size;
+        self.turn.running -= usize::from(ended.is_background);
+        self.tasks[ended.task].running -= ended.size - ended.background;
     }
 
     /// What the waits for a task are estimated from, under every policy; `None` before a batch of it has run.
@@ -483,7 +547,7 @@ impl<T> Batcher<T> {
 
     /// Gives up all items, in no particular order.
     pub fn into_items(self) -> impl Iterator<Item = Item<T>> {
-        self.queue.into_items()
+        self.queue.into_items().chain(self.background.into_items())
     }
 
     /// Number of batches that run.
@@ -493,21 +557,26 @@ impl<T> Batcher<T> {
 
     /// Number of items, including those whose deadline has passed and that were not taken yet.
     pub fn len(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.background.len()
     }
 
     /// Number of items of one task.
     pub fn len_of(&self, task: usize) -> usize {
-        self.queue.len_of(task)
+        self.queue.len_of(task) + self.background.len_of(task)
+    }
+
+    /// Number of background items.
+    pub fn background_len(&self) -> usize {
+        self.background.len()
     }
 
     /// Whether no item is held.
     pub fn is_empty(&self) -> bool {
-        self.queue.len() == 0
+        self.len() == 0
     }
 
     /// When [`take_expired`](Self::take_expired) next has something to hand back, unless more is pushed.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.queue.next_deadline()
+        earlier(self.queue.next_deadline(), self.background.next_deadline())
     }
 }

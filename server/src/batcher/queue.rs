@@ -267,6 +267,11 @@ impl<T> Queue<T> {
         &self.tasks[task].lanes[&group]
     }
 
+    /// The items of one group of a task, if there are any.
+    pub(super) fn find_lane(&self, task: usize, group: u64) -> Option<&Lane> {
+        self.tasks[task].lanes.get(&group)
+    }
+
     /// Like [`lane`](Self::lane), for reading totals.
     pub(super) fn lane_mut(&mut self, task: usize, group: u64) -> &mut Lane {
         let lane = self.tasks[task].lanes.get_mut(&group);

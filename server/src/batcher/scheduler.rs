@@ -25,7 +25,7 @@ use super::cost_model::{BatchShape, TaskCosts};
 use super::memory_budget::{MemoryDrift, MemoryLimits, Reservations, SharedBudget};
 use super::memory_limit::MemoryLimit;
 use super::{Batch, BatchOutcome, BatchToken, Batcher, IdleWorkers, Item, ItemId, Next};
-use crate::batching::{Policy, TaskBatching};
+use crate::batching::{Policy, Priority, TaskBatching};
 
 /// What the scheduler needs to know about the payload of an item.
 pub trait Payload {
@@ -97,7 +97,7 @@ pub enum Command<T> {
         worker: usize,
         /// The batch.
         batch: Batch<T>,
-        /// How long the worker was idle while items of the batch waited.
+        /// How long the worker was idle while items of the batch waited. Background items that join a batch do not count.
         waited: Duration,
     },
     /// Answer these items. They are not queued any more.
@@ -330,7 +330,9 @@ impl<T: Payload> Scheduler<T> {
             self.commands
                 .push_back(Command::Release(removed, Reason::Cancelled));
         }
-        let Some(oldest) = batch.items.iter().map(|item| item.ready).min() else {
+        // Background items that join a batch have often waited for long, but no worker was idle for them.
+        let ready = |item: &Item<T>| (item.priority == Priority::Background, item.ready);
+        let Some((_, oldest)) = batch.items.iter().map(ready).min() else {
             self.reservations.release(batch.token.memory());
             self.batcher.abandon(batch.token);
             return None;

@@ -413,6 +413,9 @@ section! {
         max_delay: Duration = time_span(Duration::ZERO, Duration::from_secs(60)),
             Derived { applies: "10ms under \"adaptive\", 5ms under \"fixed\"", example: "\"5ms\"" },
             "INFERENCE_MAX_DELAY", "--max-delay";
+        /// Maximum time by which jobs may lengthen a batch that contains items of other requests, as a share of the predicted
+        /// time of the batch. With 0, jobs join such a batch only if that takes no longer.
+        background_slack: f64 = Share, Value("0.5"), "INFERENCE_BACKGROUND_SLACK";
         /// Maximum number of items in the queue of a task. Requests that exceed it are rejected with 429, as are those that
         /// cannot be answered within their deadline.
         max_queue_size: NonZeroUsize = count(10_000_000), Value("65536"), "INFERENCE_MAX_QUEUE_SIZE", "--max-queue-size";

@@ -15,7 +15,7 @@ use super::error::{ConfigWarning, Location, Origin};
 use super::key_file::KeySettings;
 use super::keys::{Located, PolicyName, Section, WrittenBatching};
 use super::lints::process_key_without_process;
-use crate::batching::{DeclaredLimits, Policy, TaskBatching};
+use crate::batching::{DeclaredLimits, Policy, Slack, TaskBatching};
 use crate::digest::Digest;
 use crate::metrics::Buckets;
 use crate::resources::{MemoryBudget, Resources};
@@ -518,6 +518,7 @@ impl ModelSettings {
                 max_batch_size: written_value(written.max_batch_size),
                 max_batch_weight: written_value(written.max_batch_weight),
                 weight_rule: written_value(written.weight_rule),
+                background_slack: Slack::of_share(written_value(written.background_slack)),
             },
             max_queue_size: written_value(written.max_queue_size).get(),
             max_queue_weight: written_value(written.max_queue_weight),

@@ -101,7 +101,7 @@ impl Queue {
         self.tasks.clone()
     }
 
-    /// Number of waiting items.
+    /// Number of waiting items, without background items.
     pub(super) fn queued_items(&self) -> usize {
         self.tasks.iter().map(|task| task.len()).sum()
     }

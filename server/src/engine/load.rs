@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 /// The load of an engine at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
-    /// Waiting items of all tasks.
+    /// Waiting items of all tasks, without background items.
     pub queued_items: usize,
     /// How long an item that arrives now is expected to wait. `None` if nothing is known yet.
     pub expected_wait: Option<Duration>,

@@ -357,7 +357,7 @@ impl Engine {
         }
     }
 
-    /// Number of items of `task` that wait now.
+    /// Number of items of `task` that wait now, without background items.
     pub fn queued_items(&self, task: usize) -> usize {
         self.queue.task(task).len()
     }

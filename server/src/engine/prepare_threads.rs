@@ -1,5 +1,7 @@
 //! The prepare step: items are decoded and preprocessed in parallel, off the event loop and off the model's workers.
 //!
+//! Background items are prepared only while no others wait.
+//!
 //! Every model has its own threads, so a preparation that is slow or hangs delays only its own model. Up to the maximum,
 //! there is always an idle one: a thread that begins to prepare starts another if it was the last. So a model that does not
 //! prepare anything has a single thread.
@@ -18,6 +20,7 @@ use super::task_queue::TaskQueue;
 use super::wakeups::Wakeups;
 use crate::batch_context::{log_batch, logged_error_count};
 use crate::batcher::Item;
+use crate::batching::Priority;
 use crate::clock;
 use crate::error::ItemError;
 use crate::model::{Model, PreparedItem};
@@ -47,6 +50,7 @@ struct Ready {
 /// Where items to prepare are sent. The threads exit once this is dropped and they have prepared what was sent.
 pub(super) struct Preparation {
     jobs: Sender<Job>,
+    background: Sender<Job>,
     threads: Arc<PrepareThreads>,
 }
 
@@ -69,8 +73,12 @@ impl Preparation {
         });
         for item in items {
             let request = request.clone();
+            let jobs = match item.priority {
+                Priority::Background => &self.background,
+                _ => &self.jobs,
+            };
             // Never fails: the receiver is a part of `threads`.
-            let _ = self.jobs.send(Job { item, request });
+            let _ = jobs.send(Job { item, request });
             self.threads.wakeups.notify();
         }
     }
@@ -105,6 +113,7 @@ pub(super) struct PrepareConfig {
 pub(super) struct PrepareThreads {
     config: PrepareConfig,
     jobs: Receiver<Job>,
+    background: Receiver<Job>,
     is_closed: AtomicBool,
     wakeups: Wakeups,
     idle: AtomicUsize,
@@ -122,10 +131,12 @@ impl PrepareThreads {
         model: &Arc<dyn Model>,
     ) -> io::Result<(Preparation, Arc<Self>)> {
         let (sender, jobs) = unbounded();
+        let (background_sender, background) = unbounded();
         let threads = Arc::new(Self {
             wakeups: Wakeups::new(config.max_threads),
             config,
             jobs,
+            background,
             is_closed: AtomicBool::new(false),
             idle: AtomicUsize::new(0),
             started: AtomicUsize::new(0),
@@ -134,6 +145,7 @@ impl PrepareThreads {
         threads.start_thread(model.clone())?;
         let preparation = Preparation {
             jobs: sender,
+            background: background_sender,
             threads: threads.clone(),
         };
         Ok((preparation, threads))
@@ -201,13 +213,13 @@ impl PrepareThreads {
     fn next_job(&self, index: usize) -> Option<Job> {
         self.idle.fetch_add(1, Ordering::AcqRel);
         let job = loop {
-            if let Ok(job) = self.jobs.try_recv() {
+            if let Ok(job) = self.jobs.try_recv().or_else(|_| self.background.try_recv()) {
                 break Some(job);
             }
             self.wakeups.watch(index);
-            // Read before the channel, as nothing is sent after it is set.
+            // Read before the channels, as nothing is sent after it is set.
             let is_closed = self.is_closed.load(Ordering::SeqCst);
-            if !self.jobs.is_empty() {
+            if self.has_jobs() {
                 continue;
             }
             if is_closed {
@@ -220,11 +232,15 @@ impl PrepareThreads {
         job
     }
 
+    fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty() || !self.background.is_empty()
+    }
+
     /// Wakes another thread if there is more work. Starts one if none is idle, before there is more work: this thread may
     /// then be busy for long.
     fn employ_another(self: &Arc<Self>, model: &Arc<dyn Model>) {
         if self.idle.load(Ordering::Acquire) > 0 {
-            if !self.jobs.is_empty() {
+            if self.has_jobs() {
                 self.wakeups.notify();
             }
         } else if let Err(error) = self.start_thread(model.clone()) {

@@ -73,6 +73,7 @@ pub(super) fn totals(task: &TaskQueue) -> TaskTotals {
         encode: stage(&metrics.encode_seconds),
         batch_wait: stage(&metrics.batch_wait_seconds),
         batched_items: metrics.batch_size.get_sample_sum() as u64,
+        background_items: metrics.background_items.get(),
         reasons: DispatchReason::ALL.map(|reason| metrics.batches_run(reason.as_str())),
         out_of_memory: metrics.out_of_memory.get(),
         failed_items: metrics.failed_items(),

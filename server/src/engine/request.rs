@@ -408,7 +408,9 @@ impl PendingReply {
         self.is_answered = true;
         let reply = reply.unwrap_or_else(|_| self.lost());
         let took = clock::now().saturating_duration_since(self.received);
-        self.request.task.statistics.record(&reply, took);
+        if self.request.priority != Priority::Background {
+            self.request.task.statistics.record(&reply, took);
+        }
         reply
     }
 

@@ -1,6 +1,7 @@
 //! What a task has done since its model was loaded, request by request, as clients of the Open Inference Protocol ask for it.
 //!
-//! The metrics count items and batches; here each request counts once, with the whole time of every batch it was in.
+//! The metrics count items and batches; here each request counts once, with the whole time of every batch it was in. Jobs
+//! do not count, since no client waits for them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -32,10 +32,11 @@ pub(super) struct TaskQueue {
     pub(super) memory: PublishedMemory,
     max_items: AtomicUsize,
     max_weight: AtomicU64,
+    /// Without background items, which are only in `classes`.
     items: AtomicUsize,
     /// By class.
-    classes: [ClassQueue; 3],
-    /// Those of the items that are prepared or need no preparation.
+    classes: [ClassQueue; Priority::COUNT],
+    /// Those of `items` that are prepared or need no preparation.
     ready: AtomicUsize,
     /// Mean time of recent preparations of an item, in nanoseconds.
     prepare_nanos: AtomicU64,
@@ -87,7 +88,7 @@ impl TaskQueue {
         task
     }
 
-    /// Number of waiting items.
+    /// Number of waiting items, without background items.
     pub(super) fn len(&self) -> usize {
         self.items.load(Ordering::Relaxed)
     }
@@ -105,7 +106,8 @@ impl TaskQueue {
         self.is_aborted.load(Ordering::Acquire)
     }
 
-    /// Reserves room for `items`, all or none.
+    /// Reserves room for `items`, all or none. The limits apply to background items and to all others separately, so that
+    /// jobs never take the room of requests.
     pub(super) fn enter(
         &self,
         items: usize,
@@ -127,7 +129,13 @@ impl TaskQueue {
                 limit,
             });
         }
-        let weight = self.backlog(Priority::Low).weight;
+        let is_background = priority == Priority::Background;
+        let class = &self.classes[priority as usize];
+        let weight = if is_background {
+            class.weight.load(Ordering::Relaxed)
+        } else {
+            self.backlog(Priority::Low).weight
+        };
         let max_weight = self.max_weight.load(Ordering::Relaxed);
         if weight >= max_weight {
             return Err(Rejection::QueueTooHeavy {
@@ -137,15 +145,18 @@ impl TaskQueue {
                 retry_after: retry_after(),
             });
         }
-        self.items
+        let queue = if is_background { &class.items } else { &self.items };
+        queue
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
                 queued.checked_add(items).filter(|total| *total <= limit)
             })
             .map_err(|queued| self.full(queued, limit, items, retry_after()))?;
-        self.classes[priority as usize]
-            .items
-            .fetch_add(items, Ordering::Relaxed);
-        self.metrics.queued_items.add(items as i64);
+        if is_background {
+            self.metrics.queued_background_items.add(items as i64);
+        } else {
+            class.items.fetch_add(items, Ordering::Relaxed);
+            self.metrics.queued_items.add(items as i64);
+        }
         Ok(())
     }
 
@@ -178,27 +189,35 @@ impl TaskQueue {
     pub(super) fn item_left(&self, priority: Priority) {
         self.classes[priority as usize]
             .items
-            .fetch_sub(1, Ordering::Relaxed);
-        self.items.fetch_sub(1, Ordering::AcqRel);
-        self.metrics.queued_items.dec();
+            .fetch_sub(1, Ordering::AcqRel);
+        if priority == Priority::Background {
+            self.metrics.queued_background_items.dec();
+        } else {
+            self.items.fetch_sub(1, Ordering::AcqRel);
+            self.metrics.queued_items.dec();
+        }
     }
 
     /// Adds an item that is ready to run.
     pub(super) fn add_weight(&self, priority: Priority, weight: u64) {
-        self.ready.fetch_add(1, Ordering::Relaxed);
         self.classes[priority as usize]
             .weight
             .fetch_add(weight, Ordering::AcqRel);
-        self.metrics.queued_weight.add(weight as i64);
+        if priority != Priority::Background {
+            self.ready.fetch_add(1, Ordering::Relaxed);
+            self.metrics.queued_weight.add(weight as i64);
+        }
     }
 
     /// Removes an item that was ready to run.
     pub(super) fn remove_weight(&self, priority: Priority, weight: u64) {
-        self.ready.fetch_sub(1, Ordering::Relaxed);
         self.classes[priority as usize]
             .weight
             .fetch_sub(weight, Ordering::AcqRel);
-        self.metrics.queued_weight.sub(weight as i64);
+        if priority != Priority::Background {
+            self.ready.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.queued_weight.sub(weight as i64);
+        }
     }
 
     pub(super) fn detached_changed(&self, by: isize) {
@@ -221,7 +240,7 @@ impl TaskQueue {
         Duration::from_nanos(self.prepare_nanos.load(Ordering::Relaxed))
     }
 
-    /// Number of items that are not prepared.
+    /// Number of items that are not prepared, without background items: the others are prepared first.
     pub(super) fn unprepared(&self) -> usize {
         match self.prepares {
             true => self.len().saturating_sub(self.ready.load(Ordering::Relaxed)),

@@ -21,7 +21,7 @@ use super::request::{ItemHandle, Outcome};
 use crate::batch_context::BatchContext;
 use crate::batcher::cost_model::BatchShape;
 use crate::batcher::{BatchOutcome, BatchToken, Item};
-use crate::batching::DispatchReason;
+use crate::batching::{DispatchReason, Priority};
 use crate::clock;
 use crate::metrics::TaskMetrics;
 use crate::model::{Health, Model, PreparedItem};
@@ -34,6 +34,7 @@ pub(super) struct BatchedItem {
     pub(super) input: ItemInput,
     pub(super) prepared: Option<PreparedItem>,
     pub(super) weight: u64,
+    is_background: bool,
     ready: Instant,
 }
 
@@ -45,6 +46,7 @@ impl BatchedItem {
             handle,
             prepared,
             weight: item.weight,
+            is_background: item.priority == Priority::Background,
             ready: item.ready,
         })
     }
@@ -205,6 +207,8 @@ impl Worker {
         task.metrics.batch_wait_seconds.observe(waited.as_secs_f64());
         task.metrics.batch_size.observe(items.len() as f64);
         task.metrics.batch_weight.observe(cost as f64);
+        let background = items.iter().filter(|item| item.is_background).count();
+        task.metrics.background_items.inc_by(background as u64);
         let shape = BatchShape::of(items.iter().map(|item| item.weight));
         task.metrics.item_weight.inc_by(shape.sum);
 
@@ -266,7 +270,9 @@ fn answer(items: Vec<BatchedItem>, outcomes: Vec<Option<Outcome>>, ended: EndedB
     let mut last: Option<&ItemHandle> = None;
     for item in &items {
         let waited = item.waited(ended.started);
-        metrics.queue_seconds.observe(waited.as_secs_f64());
+        if !item.is_background {
+            metrics.queue_seconds.observe(waited.as_secs_f64());
+        }
         item.handle.waited(waited);
         // The items of a request are next to each other in a batch.
         if !last.is_some_and(|last| last.is_of_same_request(&item.handle)) {

@@ -88,7 +88,12 @@ impl Batches<'_> {
     }
 
     fn items_in_flight(&self) -> f64 {
-        let per_request = self.totals.batched_items as f64 / self.totals.requests.count.max(1) as f64;
+        // Jobs are not among the requests.
+        let of_requests = self
+            .totals
+            .batched_items
+            .saturating_sub(self.totals.background_items);
+        let per_request = of_requests as f64 / self.totals.requests.count.max(1) as f64;
         self.requests_in_flight() * per_request
     }
 

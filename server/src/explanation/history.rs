@@ -57,6 +57,8 @@ pub struct TaskTotals {
     pub batch_wait: Stage,
     /// Items in batches.
     pub batched_items: u64,
+    /// Those of them that were background items.
+    pub background_items: u64,
     /// Batches by the reason to run them, in the order of [`DispatchReason::ALL`].
     pub reasons: [u64; REASONS],
     /// Batches that did not fit in memory.
@@ -94,6 +96,7 @@ impl TaskTotals {
             encode: self.encode.since(before.encode),
             batch_wait: self.batch_wait.since(before.batch_wait),
             batched_items: self.batched_items.saturating_sub(before.batched_items),
+            background_items: self.background_items.saturating_sub(before.background_items),
             reasons: each(&self.reasons, &before.reasons, u64::saturating_sub),
             out_of_memory: self.out_of_memory.saturating_sub(before.out_of_memory),
             failed_items: self.failed_items.saturating_sub(before.failed_items),
@@ -111,6 +114,7 @@ impl TaskTotals {
             encode: self.encode.plus(other.encode),
             batch_wait: self.batch_wait.plus(other.batch_wait),
             batched_items: self.batched_items + other.batched_items,
+            background_items: self.background_items + other.background_items,
             reasons: each(&self.reasons, &other.reasons, |a, b| a + b),
             out_of_memory: self.out_of_memory + other.out_of_memory,
             failed_items: self.failed_items + other.failed_items,

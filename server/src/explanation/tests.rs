@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::history::{Stage, TaskTotals};
 use super::{Explanation, Figures, Limits, Window, batches, throughput};
-use crate::batching::{DispatchReason, Policy, TaskBatching, WeightRule};
+use crate::batching::{DispatchReason, Policy, Slack, TaskBatching, WeightRule};
 use crate::latency::LatencyCounts;
 use crate::metrics::REJECTIONS;
 
@@ -27,6 +27,7 @@ fn limits(policy: Policy, max_batch_size: usize) -> Limits {
             max_batch_size: NonZeroUsize::new(max_batch_size).expect("at least 1"),
             max_batch_weight: Some(512),
             weight_rule: WeightRule::Sum,
+            background_slack: Slack::NONE,
         }],
     }
 }

@@ -40,8 +40,12 @@ pub struct TaskMetrics {
     pub memory_margin: Gauge,
     /// Measured over expected memory.
     pub memory_drift: Gauge,
-    /// Items in the queue.
+    /// Items in the queue, without background items.
     pub queued_items: IntGauge,
+    /// Background items in the queue.
+    pub queued_background_items: IntGauge,
+    /// Background items in batches.
+    pub background_items: IntCounter,
     /// Weight in the queue.
     pub queued_weight: IntGauge,
     /// Items in running batches.
@@ -70,7 +74,7 @@ impl TaskMetrics {
         Ok(Self {
             queue_seconds: b.histogram(
                 "inference_queue_seconds",
-                "Time an item waited, from the end of its preparation to the start of its batch.",
+                "Time an item waited, from the end of its preparation to the start of its batch, without items of jobs.",
                 seconds(&buckets.stages),
             )?,
             prepare_seconds: b.optional_histogram(
@@ -129,10 +133,15 @@ impl TaskMetrics {
                 "inference_batch_memory_drift_ratio",
                 "Measured memory relative to the expected memory, averaged over recent batches, for tasks whose memory was measured.",
             )?,
-            queued_items: b.int_gauge("inference_queue_items", "Items in the queue.")?,
+            queued_items: b.int_gauge("inference_queue_items", "Items in the queue, without those of jobs.")?,
+            queued_background_items: b.int_gauge(
+                "inference_background_queue_items",
+                "Items of jobs in the queue.",
+            )?,
+            background_items: b.int_counter("inference_background_items_total", "Items of jobs in batches.")?,
             queued_weight: b.int_gauge(
                 "inference_queue_weight",
-                "Total weight of the items in the queue, in the plugin's units.",
+                "Total weight of the items in the queue, in the plugin's units, without those of jobs.",
             )?,
             executing_items: b.int_gauge("inference_executing_items", "Items in running batches.")?,
             out_of_memory: b.int_counter(

@@ -43,7 +43,7 @@ use super::closed_loop::{Bounds, ClosedLoop, Plan, WATCHED};
 use super::estimates::Estimates;
 use super::min_time::MinTimes;
 use super::profile::{Profile, Window};
-use super::service_time::{Advice, ServiceTime};
+use super::service_time::{Advice, Example, ServiceTime};
 use super::several_workers::{self, Rate};
 use super::wait::ServiceEstimate;
 use super::{Crew, Decision, View, duration};
@@ -53,6 +53,10 @@ use crate::batching::DispatchReason;
 
 /// Factor by which a gain must exceed its price, because expected arrivals may not happen.
 const MARGIN: f64 = 1.25;
+
+/// The fraction of the best throughput that suffices for batches of background items while requests arrive, so that these
+/// do not wait for longer batches than necessary.
+const NEARLY_BEST: f64 = 0.95;
 
 /// Minimum duration of a wait in seconds.
 const MIN_WAIT: f64 = 10e-6;
@@ -154,7 +158,8 @@ impl Learned {
     }
 
     /// Records a batch of this task that ran. `present` counts the items of the task that waited or ran when it ended,
-    /// including its own.
+    /// including its own, without background items. A batch of background items answers no client of a closed loop, so it
+    /// only shows how long batches take.
     pub(super) fn completed(&mut self, completion: &Completion, present: usize, workers: usize) {
         let time = completion.finished.saturating_duration_since(completion.started);
         if completion.succeeded {
@@ -162,7 +167,9 @@ impl Learned {
             self.service_time.learn(size, cost, time.as_secs_f64());
             self.min_times.learn(size, cost, time);
         }
-        self.closed_loop.completed(completion, present, workers);
+        if completion.size > completion.background {
+            self.closed_loop.completed(completion, present, workers);
+        }
     }
 
     /// Maximum number of items for the next batch while `waiting` items wait, if there is a reason for less than `bounds`
@@ -185,6 +192,52 @@ impl Learned {
     /// The expected time of a batch of `size` items with this cost.
     pub(super) fn expected_time(&self, size: usize, cost: u64) -> Option<Duration> {
         self.service_time.seconds(size as f64, (size, cost)).map(duration)
+    }
+
+    /// Seconds of a batch of `size` items that are as heavy as those of the example, if batches of about the size of the
+    /// example, or smaller ones, have run. Otherwise too little is known about what further items cost.
+    pub(super) fn known_seconds(&self, size: f64, example: Example) -> Option<f64> {
+        let is_known = self.service_time.calibrated().is_some() || self.service_time.covers(example);
+        self.service_time.seconds(size, example).filter(|_| is_known)
+    }
+
+    /// Seconds of a batch of `size` items that are as heavy as those of the latest batch of requests.
+    pub(super) fn usual_seconds(&self, size: usize) -> Option<f64> {
+        self.service_time
+            .seconds(size as f64, self.closed_loop.latest_batch())
+    }
+
+    /// The least size up to that of the example whose throughput is nearly the best, for items as heavy as those of the
+    /// example.
+    pub(super) fn sufficient_size(&self, example: Example) -> Option<usize> {
+        let (max, _) = example;
+        let sizes = std::iter::successors(Some(1), |size| Some((size + 1).max(size * 9 / 8)))
+            .take_while(|size| *size < max)
+            .chain([max]);
+        let rates: Vec<(usize, f64)> = sizes
+            .filter_map(|size| {
+                let seconds = self.service_time.seconds(size as f64, example)?;
+                Some((size, size as f64 / seconds.max(1e-9)))
+            })
+            .collect();
+        let best = rates.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+        let sufficient = rates.into_iter().find(|(_, rate)| *rate >= best * NEARLY_BEST)?;
+        Some(sufficient.0)
+    }
+
+    /// See [`ClosedLoop::returned_by`].
+    pub(super) fn returned_by(&self, present: usize, now: Instant) -> Option<Instant> {
+        self.closed_loop.returned_by(present, now)
+    }
+
+    /// The largest number of items in a batch that has run recently, or zero; see [`ServiceTime::largest`].
+    pub(super) fn largest(&self) -> usize {
+        self.service_time.largest()
+    }
+
+    /// Recommended batch sizes.
+    pub(super) fn advice(&self) -> Advice {
+        self.service_time.advice()
     }
 
     /// A lower bound for the time of a batch of `size` items with this cost.

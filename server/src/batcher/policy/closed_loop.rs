@@ -34,7 +34,7 @@
 //! a batch waits one round longer than the others, so waiting for practically all clients is preferred if that is nearly as
 //! good, and better than not waiting.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::profile::{Profile, Window};
 use super::service_time::{Example, ServiceTime, is_higher};
@@ -57,6 +57,9 @@ const MIN_RETURNS: f64 = 0.8;
 
 /// The fraction that counts as practically all clients.
 const ALL_RETURNED: f64 = 0.995;
+
+/// The fraction that counts as most clients.
+const MOST_RETURNED: f64 = 0.9;
 
 /// The fraction of the best rate that suffices if no client is left out.
 const NEARLY_AS_GOOD: f64 = 0.8;
@@ -178,11 +181,11 @@ impl ClosedLoop {
         }
     }
 
-    /// Records a batch that ran. `present` counts the items that waited or ran when it ended, including its own.
+    /// Records a batch that ran. `present` counts the items that waited or ran when it ended, including its own, without
+    /// background items.
     pub(super) fn completed(&mut self, completion: &Completion, present: usize, workers: usize) {
-        let latest = self
-            .latest
-            .replace(Window::open(completion.finished, completion.size));
+        let replies = completion.size - completion.background;
+        let latest = self.latest.replace(Window::open(completion.finished, replies));
         if latest
             .as_ref()
             .is_some_and(|latest| latest.age(completion.started) > WATCHED)
@@ -195,8 +198,7 @@ impl ClosedLoop {
         if workers > 1 {
             let thinking = self.thinking.number(completion.finished);
             self.population.completed(present + thinking);
-            self.thinking
-                .answered(completion.finished, completion.size, workers);
+            self.thinking.answered(completion.finished, replies, workers);
         } else {
             self.population.completed(present);
         }
@@ -240,6 +242,24 @@ impl ClosedLoop {
         } else {
             &self.returns
         }
+    }
+
+    /// When most of the clients that were answered are expected to have returned, if they form a closed loop and some of
+    /// them have not. `present` items are present, without background items.
+    pub(super) fn returned_by(&self, present: usize, now: Instant) -> Option<Instant> {
+        self.number()?;
+        let answered = if self.workers > 1 {
+            self.thinking.answered_at(self.thinking.number(now), now)?
+        } else {
+            self.latest.as_ref().filter(|_| self.missing(present) > 0)?.opened
+        };
+        let returns = self.returned();
+        let all = returns.expected_by(WATCHED);
+        let most = returns
+            .steps_after(0.0)
+            .find(|step| step.expected >= all * MOST_RETURNED)?;
+        let until = answered.checked_add(Duration::try_from_secs_f64(most.age).ok()?)?;
+        (until > now).then_some(until)
     }
 
     /// How long the batch in `view` waits according to the plan, in seconds, and for how many clients.

@@ -150,7 +150,7 @@ impl TaskPolicy {
     }
 
     /// Records a batch of this task that one of `workers` workers ran. `present` counts the items of the task that waited
-    /// or ran when it ended, including its own.
+    /// or ran when it ended, including its own, without background items.
     pub fn observe(&mut self, completion: &Completion, present: usize, workers: usize) {
         self.learned.completed(completion, present, workers);
     }
@@ -196,6 +196,46 @@ impl TaskPolicy {
     pub fn service_estimate(&self, max_size: usize, max_cost: Option<u64>) -> Option<ServiceEstimate> {
         let follows_advice = matches!(self.policy, Policy::Adaptive { .. });
         self.learned.service_estimate(max_size, max_cost, follows_advice)
+    }
+
+    /// Seconds of a batch of `size` items that are as heavy as those of an example of this size and cost. `None` if no
+    /// batch has run that is not much larger than the example, so that too little is known.
+    pub(super) fn known_seconds(&self, size: f64, example: (usize, u64)) -> Option<f64> {
+        self.learned.known_seconds(size, example)
+    }
+
+    /// Seconds of a batch of `size` items that are as heavy as those of the latest batch of requests.
+    pub(super) fn usual_seconds(&self, size: usize) -> Option<f64> {
+        self.learned.usual_seconds(size)
+    }
+
+    /// The least size up to that of the example whose throughput is nearly the best, for items as heavy as those of the
+    /// example.
+    pub(super) fn sufficient_size(&self, example: (usize, u64)) -> Option<usize> {
+        self.learned.sufficient_size(example)
+    }
+
+    /// When most of the closed-loop clients that were answered are expected to have returned, while `present` items of
+    /// requests are present. `None` if there are no such clients, or if they have returned.
+    pub(super) fn returned_by(&self, present: usize, now: Instant) -> Option<Instant> {
+        self.learned.returned_by(present, now)
+    }
+
+    /// The largest number of items in a batch that has run recently; zero before any batch has run.
+    pub(super) fn largest(&self) -> usize {
+        self.learned.largest()
+    }
+
+    /// Size above which batches take longer per item, if the policy avoids it.
+    pub(super) fn efficient_size(&self) -> Option<usize> {
+        let follows_advice = matches!(self.policy, Policy::Adaptive { .. });
+        self.learned.advice().at_most.filter(|_| follows_advice)
+    }
+
+    /// A size that is to be tried while more items wait than that.
+    pub(super) fn size_to_try(&self) -> Option<usize> {
+        let follows_advice = matches!(self.policy, Policy::Adaptive { .. });
+        self.learned.advice().try_out.filter(|_| follows_advice)
     }
 
     /// Whether this policy can leave a batch open that could run.

@@ -327,6 +327,24 @@ impl ServiceTime {
         }
     }
 
+    /// Whether a batch that is not much larger than this example has run recently.
+    pub(super) fn covers(&self, (size, weight): Example) -> bool {
+        let (curve, size) = if self.goes_by_weight() {
+            (&self.by_weight, weight as f64)
+        } else {
+            (&self.by_count, size as f64)
+        };
+        curve.known().any(|point| point.size <= size.max(1.0) * STEP)
+    }
+
+    /// The largest number of items in a batch that has run recently; zero before any batch has run.
+    pub(super) fn largest(&self) -> usize {
+        self.by_count
+            .known()
+            .last()
+            .map_or(0, |point| point.size.round() as usize)
+    }
+
     /// Like [`seconds`](Self::seconds), but optimistic about sizes without a trusted estimate: most of their time is
     /// assumed to be that of a batch of `tried` items.
     pub(super) fn hopeful_seconds(&self, count: f64, tried: f64, example: Example) -> Option<f64> {

@@ -187,6 +187,7 @@ fn the_time_of_failed_batches_does_not_count_as_service_time() {
                 scenario.batcher.observe(Completion {
                     task: 0,
                     size,
+                    background: 0,
                     cost: 0,
                     started: scenario.now,
                     finished: scenario.now + ms(millis),

@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod admission;
+mod background;
 mod deadlines;
 mod expected_wait;
 mod memory;
@@ -31,6 +32,7 @@ pub(super) fn rules(policy: Policy, max_batch_size: usize) -> TaskBatching {
         max_batch_size: NonZeroUsize::new(max_batch_size).expect("tests use sizes above zero"),
         max_batch_weight: None,
         weight_rule: WeightRule::Padded,
+        background_slack: Slack::of_share(0.5),
     }
 }
 
@@ -125,6 +127,7 @@ impl Scenario {
             self.batcher.observe(Completion {
                 task: 0,
                 size,
+                background: 0,
                 cost: 0,
                 started: self.start,
                 finished: self.now,

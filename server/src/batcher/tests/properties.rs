@@ -229,6 +229,8 @@ impl Account {
                         Policy::Adaptive { .. } | Policy::Fixed { .. }
                     )
                 };
+                // Background items are left open with the requests that they could join, or for clients that return.
+                live.retain(|item| item.priority != Priority::Background);
                 assert!(
                     live.iter().all(|item| waits(&item)),
                     "an item of a task that does not wait was left"
@@ -313,8 +315,12 @@ impl Account {
         {
             return;
         }
-        let top = live.iter().map(|item| item.priority).min();
-        let lower = live.iter().filter(|item| Some(item.priority) > top);
+        let live = || live.iter().filter(|item| item.priority != Priority::Background);
+        if batch.reason == DispatchReason::Background {
+            return;
+        }
+        let top = live().map(|item| item.priority).min();
+        let lower = live().filter(|item| Some(item.priority) > top);
         let oldest = lower
             .min_by_key(|item| (item.arrived, item.id))
             .map(|item| item.id);

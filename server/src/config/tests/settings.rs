@@ -97,6 +97,9 @@ fn a_model_with_only_a_name_and_a_plugin_has_the_default_settings() {
             max_batch_size: 32,
             max_batch_weight: None,
             weight_rule: Padded,
+            background_slack: Slack(
+                500,
+            ),
         },
         max_queue_size: 65536,
         max_queue_weight: None,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
 use crate::batcher::{BatchOutcome, Batcher, Item, ItemId, Next};
-use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
+use crate::batching::{Policy, Priority, Slack, TaskBatching, WeightRule};
 use crate::clock;
 use crate::engine::admission::{Message, Queue};
 use crate::engine::running_batches::RunningBatches;
@@ -22,6 +22,7 @@ const RULES: TaskBatching = TaskBatching {
     max_batch_size: NonZeroUsize::MIN,
     max_batch_weight: None,
     weight_rule: WeightRule::Padded,
+    background_slack: Slack::NONE,
 };
 
 /// The queue of a model with two tasks, each of which has run one batch, of one item in two seconds.

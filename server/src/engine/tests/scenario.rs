@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use plugin_abi::manifest::{ModelManifest, TaskManifest};
 
-use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
+use crate::batching::{Policy, Priority, Slack, TaskBatching, WeightRule};
 use crate::clock;
 use crate::engine::crew::Crew;
 use crate::engine::{Costs, Engine, EngineConfig, PendingReply, Request, TaskLimits, Tracking, Workers};
@@ -171,6 +171,7 @@ impl Scenario {
                 max_batch_size: NonZeroUsize::new(self.max_batch_size).expect("not zero"),
                 max_batch_weight: None,
                 weight_rule: WeightRule::Sum,
+                background_slack: Slack::NONE,
             },
             max_queue_size: self.max_queue_size,
             max_queue_weight: None,
