@@ -10,8 +10,10 @@ const CLIENT_KEY: &str = "a-key-of-a-client";
 const ADMIN_KEY: &str = "the-key-of-the-admin";
 
 /// Paths that operators can choose and that resemble the server's own.
-const LOOKALIKES: [&str; 15] = [
+const LOOKALIKES: [&str; 17] = [
     "/docs-of-mine",
+    "/ui2/predict",
+    "/ui.html",
     "/docs.html",
     "/favicon.png",
     "/docs2/predict",
@@ -62,7 +64,7 @@ fn a_task_at_a_path_that_resembles_a_public_one_requires_a_key() {
 }
 
 #[test]
-fn health_metrics_and_documentation_require_no_key_in_any_spelling_of_their_path() {
+fn health_metrics_documentation_and_the_files_of_pages_require_no_key_in_any_spelling_of_their_path() {
     let server = start("");
     for path in [
         "/",
@@ -76,6 +78,9 @@ fn health_metrics_and_documentation_require_no_key_in_any_spelling_of_their_path
         "/d%6fcs/",
         "/openapi.json",
         "/favicon.ico",
+        "/ui",
+        "/ui/login",
+        "/ui/static/app.js",
         "/v2/health/live",
         "/v2/health/ready",
     ] {
@@ -93,6 +98,11 @@ fn health_metrics_and_documentation_require_no_key_in_any_spelling_of_their_path
         "/v1/models/m0/metadata",
         "/v1/models/m0/versions/1",
         "/favicon.ico/x",
+        "/ui/",
+        "/ui/models/m0",
+        "/ui/events",
+        "/ui/history/m0",
+        "/ui/nothing",
         "/nothing",
         "/%76%31/models",
     ] {
@@ -110,9 +120,18 @@ fn a_task_is_found_in_any_spelling_of_its_path() {
 }
 
 #[test]
-fn disabled_documentation_is_not_found_and_requires_a_key() {
-    let server = start("docs = false");
-    for path in ["/docs", "/docs/", "/docs/x", "/openapi.json"] {
+fn disabled_pages_are_not_found_and_require_a_key() {
+    let server = start("docs = false\nui = false");
+    for path in [
+        "/docs",
+        "/docs/",
+        "/docs/x",
+        "/openapi.json",
+        "/ui",
+        "/ui/",
+        "/ui/login",
+        "/ui/models/m0",
+    ] {
         server.get(path).expect(401);
         with_key(server.request("GET", path), CLIENT_KEY)
             .send()

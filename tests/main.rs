@@ -84,4 +84,5 @@ mod tei;
 mod tls;
 mod tls_reload;
 mod traces;
+mod ui;
 mod upgrades;

@@ -40,6 +40,11 @@ Files: *
 Copyright: The inference-server authors
 License: Expat or Apache-2.0
  The texts of both licenses are in this directory.
+
+Files: usr/bin/inference-server
+Copyright: The inference-server authors, and 2022 Leon Sorokin for uPlot, which is part of the file
+License: (Expat or Apache-2.0) and Expat
+ The text of the license of uPlot is in LICENSE-uPlot in this directory.
 """
 
 

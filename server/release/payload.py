@@ -44,6 +44,8 @@ def stage(built, directory, environment):
             copy(file, examples / file.relative_to(ROOT / "config"), 0o644)
     for name in ["LICENSE-APACHE", "LICENSE-MIT", "CHANGELOG.md"]:
         copy(ROOT / name, directory / "share/doc/inference-server" / name, 0o644)
+    # Of a library that is part of the executable.
+    copy(ROOT / "server/assets/uplot/LICENSE", directory / "share/doc/inference-server/LICENSE-uPlot", 0o644)
     return [directory / name for name in code]
 
 

@@ -61,6 +61,7 @@ Summary: Serves machine-learning models over HTTP and gRPC, with dynamic batchin
 License-Expression: MIT OR Apache-2.0
 License-File: LICENSE-APACHE
 License-File: LICENSE-MIT
+License-File: LICENSE-uPlot
 Requires-Python: >=3.9
 Classifier: Operating System :: POSIX :: Linux
 Classifier: Programming Language :: Rust

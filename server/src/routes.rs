@@ -57,6 +57,33 @@ impl TaskRoute {
     pub const COUNT: usize = 16;
 }
 
+/// Pages that can be disabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// The documentation.
+    Docs,
+    /// The page for operators.
+    Ui,
+}
+
+/// The pages that a server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// The documentation.
+    pub docs: bool,
+    /// The page for operators.
+    pub ui: bool,
+}
+
+impl Pages {
+    fn has(self, page: Page) -> bool {
+        match page {
+            Page::Docs => self.docs,
+            Page::Ui => self.ui,
+        }
+    }
+}
+
 /// A route of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -70,8 +97,8 @@ pub struct Route {
     /// Whether the route is a probe, which monitoring calls every few seconds. Probes are not counted, and by default
     /// not logged.
     pub is_probe: bool,
-    /// Whether the route is part of the documentation, which can be disabled.
-    pub is_docs: bool,
+    /// The pages that the route is part of, which can be disabled.
+    pub page: Option<Page>,
     /// Whether replies are compressed for clients that accept it.
     pub is_compressible: bool,
     /// Whether the route is also available below the name of each model, such as `/{model}/embed`. The paths of all other
@@ -86,7 +113,7 @@ impl Route {
             access: Access::Client,
             task: None,
             is_probe: false,
-            is_docs: false,
+            page: None,
             is_compressible: false,
             is_below_models: false,
         }
@@ -115,8 +142,16 @@ impl Route {
 
     const fn docs(patterns: &'static [&'static str]) -> Self {
         Self {
-            is_docs: true,
+            page: Some(Page::Docs),
             ..Self::open(patterns).compressible()
+        }
+    }
+
+    const fn ui(access: Access, patterns: &'static [&'static str]) -> Self {
+        Self {
+            access,
+            page: Some(Page::Ui),
+            ..Self::client(patterns).compressible()
         }
     }
 
@@ -229,6 +264,22 @@ routes! {
     DOCS_ROOT = Route::docs(&["/docs"]);
     /// The documentation pages.
     DOCS = Route::docs(&["/docs/{file}*"]);
+    /// Redirects to the page for operators.
+    UI_ROOT = Route::ui(Access::Open, &["/ui"]);
+    /// The overview of the page for operators, or a form that asks for a key.
+    UI = Route::ui(Access::Open, &["/ui/"]);
+    /// A model on the page for operators, or a form that asks for a key.
+    UI_MODEL = Route::ui(Access::Open, &["/ui/models/{model}"]);
+    /// The files of the page for operators.
+    UI_FILE = Route::ui(Access::Open, &["/ui/static/{file}"]);
+    /// Opens a session with a key.
+    UI_LOGIN = Route::ui(Access::Open, &["/ui/login"]);
+    /// Ends a session.
+    UI_LOGOUT = Route::ui(Access::Open, &["/ui/logout"]);
+    /// The changes of a page that is open, as a stream of events.
+    UI_EVENTS = Route { is_compressible: false, ..Route::ui(Access::Client, &["/ui/events"]) };
+    /// The last ten minutes of a task.
+    UI_HISTORY = Route::ui(Access::Client, &["/ui/history/{model}"]);
     /// Describes the server.
     ROOT = Route::open(&["/"]).compressible();
     /// Runs the only model of text-embeddings-inference, for requests with `POST`; see [`find_for`].
@@ -287,18 +338,20 @@ routes! {
     V2_UNLOAD = Route::admin(of_model!("/v2/repository/models/" "/unload"));
 }
 
-/// Returns the access that a request for `path` requires. Unknown paths require a client key. So does the
-/// documentation if it is disabled.
-pub fn required_access(is_post: bool, path: &str, serves_docs: bool) -> Access {
+/// Returns the access that a request for `path` requires. Unknown paths require a client key. So do pages that are
+/// disabled.
+pub fn required_access(is_post: bool, path: &str, pages: Pages) -> Access {
     find_for(is_post, path)
-        .filter(|route| serves_docs || !route.is_docs)
+        .filter(|route| route.page.is_none_or(|page| pages.has(page)))
         .map_or(Access::Client, |route| route.access)
 }
 
-/// Whether `path` is that of a route which `management_only` moves to the management port: metrics, and the loading of
-/// models.
+/// Whether `path` is that of a route which `management_only` moves to the management port: metrics, the loading of
+/// models, and the page for operators.
 pub fn is_management(path: &str) -> bool {
-    find(path).is_some_and(|route| *route == METRICS || route.access == Access::Admin)
+    find(path).is_some_and(|route| {
+        *route == METRICS || route.access == Access::Admin || route.page == Some(Page::Ui)
+    })
 }
 
 /// Returns the route that matches `path`.
@@ -399,6 +452,8 @@ fn segment_matches(expected: &str, segment: &str) -> bool {
 mod tests {
     use super::*;
 
+    const ALL_PAGES: Pages = Pages { docs: true, ui: true };
+
     #[test]
     fn only_the_paths_of_open_routes_are_open() {
         let open = [
@@ -412,11 +467,16 @@ mod tests {
             "/docs/",
             "/docs/index.css",
             "/openapi.json",
+            "/ui",
+            "/ui/",
+            "/ui/login",
+            "/ui/models/m",
+            "/ui/static/app.js",
             "/v2/health/live",
             "/v2/health/ready",
         ];
         for path in open {
-            assert_eq!(required_access(false, path, true), Access::Open, "{path}");
+            assert_eq!(required_access(false, path, ALL_PAGES), Access::Open, "{path}");
         }
         let closed = [
             "",
@@ -436,41 +496,73 @@ mod tests {
             "/v2/health/",
             "/v2/health/x",
             "/v2/health/live/x",
+            "/ui/events",
+            "/ui/history/m",
+            "/ui/x",
+            "/ui/models/m/x",
             "/v1/models",
             "/v2",
             "/anything",
             "*",
         ];
         for path in closed {
-            assert_eq!(required_access(false, path, true), Access::Client, "{path}");
+            assert_eq!(required_access(false, path, ALL_PAGES), Access::Client, "{path}");
         }
     }
 
     #[test]
-    fn disabled_documentation_is_not_open() {
-        for path in ["/docs", "/docs/", "/docs/x", "/openapi.json"] {
-            assert_eq!(required_access(false, path, false), Access::Client, "{path}");
+    fn disabled_pages_are_not_open() {
+        let none = Pages {
+            docs: false,
+            ui: false,
+        };
+        for path in [
+            "/docs",
+            "/docs/",
+            "/docs/x",
+            "/openapi.json",
+            "/ui",
+            "/ui/",
+            "/ui/login",
+        ] {
+            assert_eq!(required_access(false, path, none), Access::Client, "{path}");
         }
-        assert_eq!(required_access(false, "/health", false), Access::Open);
+        assert_eq!(required_access(false, "/health", none), Access::Open);
+        let docs = Pages {
+            docs: true,
+            ui: false,
+        };
+        assert_eq!(
+            (
+                required_access(false, "/docs/", docs),
+                required_access(false, "/ui/", docs)
+            ),
+            (Access::Open, Access::Client)
+        );
     }
 
     #[test]
     fn loading_and_unloading_models_requires_the_admin_key() {
         for path in ["/v2/repository/models/m/load", "/v2/repository/models/m/unload"] {
-            assert_eq!(required_access(false, path, true), Access::Admin, "{path}");
+            assert_eq!(required_access(false, path, ALL_PAGES), Access::Admin, "{path}");
         }
         assert_eq!(
-            required_access(true, "/v2/repository/index", true),
+            required_access(true, "/v2/repository/index", ALL_PAGES),
             Access::Client
         );
     }
 
     #[test]
-    fn metrics_and_the_loading_of_models_belong_to_the_management_port() {
+    fn metrics_the_loading_of_models_and_the_page_for_operators_belong_to_the_management_port() {
         for path in [
             "/metrics",
             "/v2/repository/models/m/load",
             "/v2/repository/models/m/unload",
+            "/ui",
+            "/ui/",
+            "/ui/models/m",
+            "/ui/login",
+            "/ui/events",
         ] {
             assert!(is_management(path), "{path}");
         }
@@ -599,7 +691,7 @@ mod tests {
 
     #[test]
     fn a_request_that_runs_a_model_at_the_root_requires_a_key() {
-        assert_eq!(required_access(false, "/", true), Access::Open);
-        assert_eq!(required_access(true, "/", true), Access::Client);
+        assert_eq!(required_access(false, "/", ALL_PAGES), Access::Open);
+        assert_eq!(required_access(true, "/", ALL_PAGES), Access::Client);
     }
 }

@@ -3,6 +3,7 @@
 //! The server is the real executable with real plugins, with its own port and directory. The harness interacts with it only through
 //! sockets, signals, its log and its metrics.
 
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod clients;
 pub(crate) mod collector;

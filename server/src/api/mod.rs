@@ -1,5 +1,5 @@
 //! The service layer, which all protocols share: addressing, request options, conversion between tensors and items,
-//! model metadata, API keys, the access log, the log of slow requests, traces, and error codes.
+//! model metadata, API keys, sessions of browsers, the live state, the access log, the log of slow requests, traces, and error codes.
 //!
 //! It does not know wire formats or sockets. `http` and `grpc` depend on it and never on each other.
 
@@ -9,6 +9,7 @@ mod call;
 mod decoding;
 mod execution;
 mod failure;
+pub mod live;
 pub mod load_report;
 pub mod model_control;
 mod model_explanation;
@@ -30,7 +31,7 @@ pub mod tensors;
 )]
 pub mod traces;
 
-pub use api_keys::{ApiKeys, Client};
+pub use api_keys::{ApiKeys, Client, SESSION_MAX_AGE, Sessions};
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
 pub use decoding::Decoding;
 pub use execution::{Checked, Execution, Gate, ItemsOutcome, JobExecution};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::access_log::CLIENT_CLOSED_REQUEST;
 use super::call::Call;
-use super::failure::Failure;
+use super::failure::{Code, Failure};
+use super::live::{NotableKind, NotableRequest};
 use super::slow_requests::SlowRequest;
 use super::telemetry::Telemetry;
 use super::traces::{Trace, TracedRequest};
@@ -28,6 +29,8 @@ pub struct RequestRecord {
     run: Option<Run>,
     /// When the writing of the reply started, and how long it took.
     encode: Option<(Instant, Duration)>,
+    /// What failed, for operators. Never a message about the input.
+    reason: Option<String>,
     status: u16,
     grpc_status: Option<i32>,
     is_discarded: bool,
@@ -70,6 +73,7 @@ impl RequestRecord {
             address: None,
             run: None,
             encode: None,
+            reason: None,
             status: CLIENT_CLOSED_REQUEST,
             grpc_status: None,
             is_discarded: false,
@@ -106,8 +110,27 @@ impl RequestRecord {
         }
     }
 
+    /// Records why the request failed.
+    pub fn failed(&mut self, failure: &Failure) {
+        let name = failure.code.name();
+        self.reason = Some(match failure.code {
+            // The message can repeat a part of the input.
+            Code::Malformed | Code::InvalidInput | Code::Unsupported | Code::UnsupportedMediaType => {
+                name.to_owned()
+            }
+            _ => format!("{name}: {}", failure.message),
+        });
+    }
+
     /// Records how the request ran.
     pub(super) fn ran(&mut self, reply: &mut Reply) {
+        let error = reply.outcomes.iter().find_map(|outcome| outcome.as_ref().err());
+        if let Some(error) = error {
+            self.reason = Some(match error.is_of_input() {
+                true => Code::InvalidInput.name().to_owned(),
+                false => error.to_string(),
+            });
+        }
         self.run = Some(Run {
             items: reply.outcomes.len(),
             weight: reply.weight,
@@ -154,12 +177,15 @@ impl RequestRecord {
         let Telemetry {
             metrics,
             slow_requests,
+            notable_requests,
             ..
         } = &*self.telemetry;
         let succeeded = (200..300).contains(&self.status);
         let mut exceeded = None;
+        let mut is_slow = false;
         metrics.count_request(model, task, |requests| {
             requests.observe(self.protocol, self.status, elapsed);
+            is_slow = requests.is_slow(elapsed);
             if task.is_some() {
                 exceeded = slow_requests.exceeded(requests, now, elapsed, succeeded);
             }
@@ -168,6 +194,28 @@ impl RequestRecord {
                 requests.set_exemplars(span.trace, elapsed, last.map(|last| last.batch.took));
             }
         });
+        let has_failed = self.reason.is_some() || !succeeded && self.status != CLIENT_CLOSED_REQUEST;
+        let kind = match has_failed {
+            true => Some(NotableKind::Failed),
+            false => is_slow.then_some(NotableKind::Slow),
+        };
+        if let Some(kind) = kind {
+            notable_requests.record(NotableRequest {
+                number: 0,
+                kind,
+                unix_millis: clock::unix_millis(),
+                model: model.to_owned(),
+                task: task.map(str::to_owned),
+                protocol: self.protocol.label(),
+                id: self.id.clone(),
+                status: self.status,
+                total: elapsed,
+                timing: self.run.as_ref().map(|run| run.timing),
+                encode: self.encode.map(|(_, took)| took),
+                items: self.run.as_ref().map(|run| run.items),
+                reason: self.reason.as_deref().map(shortened),
+            });
+        }
         if let (Some(task), Some(limit)) = (task, exceeded)
             && let Some(suppressed) = slow_requests.admit(now)
         {
@@ -217,6 +265,16 @@ impl RequestRecord {
                 encode: self.encode,
             },
         );
+    }
+}
+
+/// Maximum length of a reason in the list of failed requests, in characters.
+const MAX_REASON: usize = 300;
+
+fn shortened(reason: &str) -> String {
+    match reason.char_indices().nth(MAX_REASON) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
     }
 }
 

@@ -1,7 +1,8 @@
-//! What records requests: metrics, the log of slow requests, and traces. Shared by all protocols.
+//! What records requests: metrics, the log and the list of slow requests, and traces. Shared by all protocols.
 
 use std::sync::Arc;
 
+use super::live::NotableRequests;
 use super::slow_requests::SlowRequestLog;
 use super::traces::Tracer;
 use crate::config::SlowRequests;
@@ -13,6 +14,8 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// The log of slow requests.
     pub slow_requests: SlowRequestLog,
+    /// The recent slow and failed requests.
+    pub notable_requests: NotableRequests,
     /// Decides which requests are traced.
     pub tracer: Tracer,
 }
@@ -23,6 +26,7 @@ impl Telemetry {
         Self {
             metrics,
             slow_requests: SlowRequestLog::new(SlowRequests::Off),
+            notable_requests: NotableRequests::default(),
             tracer: Tracer::default(),
         }
     }

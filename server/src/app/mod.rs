@@ -29,6 +29,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::ApiKeys;
+use crate::api::live::NotableRequests;
 use crate::api::model_control::ModelControl;
 #[cfg(feature = "traces")]
 use crate::api::traces;
@@ -293,6 +294,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             log::info!("listening on {scheme}://{address}");
         }
         let heartbeats = server.heartbeats();
+        let feed = server.live_feed();
         let current = Current {
             registry: registry.clone(),
             keys: keys.clone(),
@@ -321,7 +323,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         };
         tokio::select! {
             result = running.run() => result,
-            never = watch_workers(registry, telemetry) => match never {},
+            never = watch_workers(registry, telemetry, feed) => match never {},
             never = certificates::watch(certificates) => match never {},
             never = watch_keys(keys) => match never {},
             never = control_socket::serve(control_commands) => match never {},
@@ -412,6 +414,7 @@ fn telemetry(
     let telemetry = Telemetry {
         metrics,
         slow_requests,
+        notable_requests: NotableRequests::default(),
         tracer,
     };
     Ok((Arc::new(telemetry), exporter))

@@ -1,11 +1,12 @@
 //! Watches the workers of all models: measures their load, and warns about batches that run for longer than their requests can
-//! wait. Reports how many slow requests were not logged. Also watches the keys, and warns about those that expire.
+//! wait. Samples the live state for the page for operators. Reports how many slow requests were not logged. Also watches the keys, and warns about those that expire.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::api::live::LiveFeed;
 use crate::api::{ApiKeys, Telemetry};
 use crate::batch_context::log_batch;
 use crate::clock;
@@ -18,12 +19,19 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const MAX_WARNING_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Watches until the future is dropped.
-pub(super) async fn watch_workers(registry: Arc<Registry>, telemetry: Arc<Telemetry>) -> Infallible {
+pub(super) async fn watch_workers(
+    registry: Arc<Registry>,
+    telemetry: Arc<Telemetry>,
+    feed: Option<Arc<LiveFeed>>,
+) -> Infallible {
     let mut warned = HashMap::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
         check_all(&registry, &mut warned);
         telemetry.slow_requests.report_suppressed();
+        if let Some(feed) = &feed {
+            feed.sample();
+        }
     }
 }
 

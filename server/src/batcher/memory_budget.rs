@@ -22,6 +22,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::cost_model::{BatchShape, CostModel};
+use crate::batching::MAX_WEIGHT;
 
 /// Number of measured batches that determine the margin.
 const WINDOW: usize = 128;
@@ -166,6 +167,32 @@ impl TaskMemory {
     /// Whether these items may share a batch.
     pub(super) fn admits(&self, shape: &BatchShape) -> bool {
         !self.is_limited() || self.bound(shape).is_some_and(|bound| bound <= self.limits.share)
+    }
+
+    /// The greatest weight that each of `items` items may have so that they can share a batch, at most [`MAX_WEIGHT`]. `None` if
+    /// batches are not limited, or if not even the lightest items fit.
+    pub fn heaviest(&self, items: u64) -> Option<u64> {
+        let limit = match items {
+            0 | 1 => self.limits.capacity,
+            _ => self.limits.share,
+        };
+        let fits = |weight: u64| {
+            let bound = self.bound(&BatchShape::uniform(items.max(1), weight));
+            bound.is_some_and(|bound| bound <= limit)
+        };
+        if limit == u64::MAX || !fits(1) {
+            return None;
+        }
+        // The bound grows with the weight.
+        let (mut fitting, mut exceeding) = (1, MAX_WEIGHT + 1);
+        while exceeding - fitting > 1 {
+            let middle = fitting + (exceeding - fitting) / 2;
+            match fits(middle) {
+                true => fitting = middle,
+                false => exceeding = middle,
+            }
+        }
+        Some(fitting)
     }
 
     /// The memory that a batch holds while it runs: zero if memory is not limited.

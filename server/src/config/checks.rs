@@ -467,8 +467,10 @@ mod tests {
         fn every_valid_route_of_a_task_requires_a_client_key(path in paths()) {
             if route(&path).is_ok() {
                 prop_assert_eq!(routes::find(&path), None);
-                prop_assert_eq!(routes::required_access(true, &path, true), routes::Access::Client);
-                prop_assert_eq!(routes::required_access(true, &path, false), routes::Access::Client);
+                for served in [true, false] {
+                    let pages = routes::Pages { docs: served, ui: served };
+                    prop_assert_eq!(routes::required_access(true, &path, pages), routes::Access::Client);
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ pub(super) struct Features {
     pub(super) jobs: bool,
     pub(super) sandbox: bool,
     pub(super) traces: bool,
+    pub(super) ui: bool,
 }
 
 impl Features {
@@ -24,6 +25,7 @@ impl Features {
         jobs: cfg!(feature = "jobs"),
         sandbox: cfg!(feature = "sandbox"),
         traces: cfg!(feature = "traces"),
+        ui: cfg!(feature = "ui"),
     };
 
     /// Rejects values that need a missing part. `servers` and `jobs` are the values of each source, and `collector` is the
@@ -51,6 +53,9 @@ impl Features {
             }
             if let Some(docs) = server.docs.as_ref().filter(|docs| docs.value && !self.docs) {
                 reject("`docs = true`", "docs", "remove `docs`", &docs.origin);
+            }
+            if let Some(ui) = server.ui.as_ref().filter(|ui| ui.value && !self.ui) {
+                reject("`ui = true`", "ui", "remove `ui`", &ui.origin);
             }
         }
         for jobs in jobs {
@@ -90,7 +95,7 @@ mod tests {
     use super::*;
     use crate::config::file;
 
-    const EVERYTHING: &str = "[server]\ngrpc_port = 1\ndocs = true\n[[models]]\nname = \"a\"\nplugin = \"a\"\n\
+    const EVERYTHING: &str = "[server]\ngrpc_port = 1\ndocs = true\nui = true\n[[models]]\nname = \"a\"\nplugin = \"a\"\n\
                               isolation = \"process\"\nsandbox = \"on\"\n[tracing]\nendpoint = \"http://a\"\n\
                               [jobs]\nenabled = true\n";
 
@@ -121,18 +126,20 @@ mod tests {
             jobs: false,
             sandbox: false,
             traces: false,
+            ui: false,
         };
         assert_eq!(
             errors(none, EVERYTHING),
             [
                 "models.toml:2:13: `grpc_port` requires the feature `grpc`, which this build of the server omits",
                 "models.toml:3:8: `docs = true` requires the feature `docs`, which this build of the server omits",
-                "models.toml:12:11: `enabled = true` in [jobs] requires the feature `jobs`, which this build of the server omits",
-                "models.toml:10:12: the export of traces requires the feature `traces`, which this build of the server omits",
-                "models.toml:8:11: `sandbox = \"on\"` requires the feature `sandbox`, which this build of the server omits",
+                "models.toml:4:6: `ui = true` requires the feature `ui`, which this build of the server omits",
+                "models.toml:13:11: `enabled = true` in [jobs] requires the feature `jobs`, which this build of the server omits",
+                "models.toml:11:12: the export of traces requires the feature `traces`, which this build of the server omits",
+                "models.toml:9:11: `sandbox = \"on\"` requires the feature `sandbox`, which this build of the server omits",
             ]
         );
-        let harmless = "[server]\ndocs = false\n[[models]]\nname = \"a\"\nplugin = \"a\"\nisolation = \"process\"\n\
+        let harmless = "[server]\ndocs = false\nui = false\n[[models]]\nname = \"a\"\nplugin = \"a\"\nisolation = \"process\"\n\
                         sandbox = \"best-effort\"\n";
         assert_eq!(errors(none, harmless), [""; 0]);
     }
@@ -145,6 +152,7 @@ mod tests {
             jobs: true,
             sandbox: true,
             traces: true,
+            ui: true,
         };
         assert_eq!(errors(all, EVERYTHING), [""; 0]);
     }

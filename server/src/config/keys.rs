@@ -183,7 +183,7 @@ section! {
         /// Address that `management_port` listens on. Requests to it are not encrypted, even with `[server.tls]`.
         management_host: String = HOST, Derived { applies: "`host`", example: "\"127.0.0.1\"" },
             "INFERENCE_MANAGEMENT_HOST";
-        /// Serve `/metrics` and the loading and unloading of models (`/v2/repository/models/…`) only on `management_port`.
+        /// Serve `/metrics`, `/ui` and the loading and unloading of models (`/v2/repository/models/…`) only on `management_port`.
         /// On `port` they are unknown routes, and over gRPC unimplemented.
         management_only: bool = Toggle, Value("false"), "INFERENCE_MANAGEMENT_ONLY";
         /// Number of threads that read requests and write replies. They never run a model.
@@ -265,6 +265,9 @@ section! {
             "INFERENCE_ADMIN_KEY";
         /// Serve `/docs` and `/openapi.json`.
         docs: bool = Toggle, Value("true"), "INFERENCE_DOCS";
+        /// Serve `/ui`, a page that shows the state of all models, with figures of the last ten minutes, and tries out their tasks.
+        /// If requests require a key, so does the page. With `management_only`, it is served only on `management_port`.
+        ui: bool = Toggle, Value("true"), "INFERENCE_UI";
     }
 }
 

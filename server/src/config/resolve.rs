@@ -312,6 +312,7 @@ fn server_settings(
         api_keys_file,
         admin_key: written.admin_key.map(|located| located.value),
         docs: written_value(written.docs) && Features::BUILT.docs,
+        ui: written_value(written.ui) && Features::BUILT.ui,
     }
 }
 

@@ -45,7 +45,8 @@ impl Settings {
             api_keys => "api_keys",
             api_keys_file => "api_keys_file",
             admin_key => "admin_key",
-            docs => "docs";
+            docs => "docs",
+            ui => "ui";
             request_timeout, plugin_dirs
         ]);
         let logging = changed!("logging", LoggingSettings, &self.logging, &new.logging, [

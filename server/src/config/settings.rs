@@ -115,6 +115,8 @@ pub struct ServerSettings {
     pub admin_key: Option<Secret>,
     /// Whether the API documentation is served.
     pub docs: bool,
+    /// Whether the page for operators is served.
+    pub ui: bool,
 }
 
 /// TLS of the HTTP and gRPC ports.

@@ -67,12 +67,12 @@ use worker::Worker;
 
 pub use batch_record::{BatchRecord, RequestBatch, RequestBatches};
 pub use load::Load;
-pub use recent::Recent;
+pub use recent::{Recent, SIZE_CLASSES, TaskCounters};
 pub use request::{Outcome, PendingReply, Reply, Request, Timing, Tracking};
 pub use running_batches::RunningBatch;
 pub use server_memory::ServerMemory;
 pub use statistics::{Total, Totals};
-pub use task_memory::MemoryReport;
+pub use task_memory::{Frontier, MemoryReport};
 
 /// Rejects a weight that the batcher does not support. Plugins state weights in `prepare` and with outputs.
 fn check_weight(weight: u64) -> Result<(), ItemError> {
@@ -304,6 +304,11 @@ impl Engine {
         task.memory.report(&task.metrics)
     }
 
+    /// Which batches of `task` with up to `max_items` items fit into the memory budget; `None` if they are not limited.
+    pub fn frontier(&self, task: usize, max_items: u64) -> Option<Frontier> {
+        self.queue.task(task).memory.frontier(max_items)
+    }
+
     /// Answers everything that is queued with "shutting down" and lets the workers exit after their present batch.
     pub fn abort(&self) {
         self.queue.abort();
@@ -345,6 +350,16 @@ impl Engine {
     /// What the model did recently, up to the latest measurement.
     pub fn recent(&self) -> Arc<Recent> {
         self.recorder.recent()
+    }
+
+    /// The counters of `task` now, for its history.
+    pub fn counters(&self, task: usize) -> TaskCounters {
+        recent::counters(self.queue.task(task))
+    }
+
+    /// Total time that each worker has spent in batches, up to now.
+    pub fn busy_by_worker(&self) -> Vec<Duration> {
+        self.running.busy_by_worker().collect()
     }
 
     /// The limits of the model, for explanations. `rules` are those of its tasks.
@@ -407,6 +422,7 @@ impl Engine {
     pub fn encoded(&self, task: usize, succeeded: bool, took: Duration) {
         let task = self.queue.task(task);
         task.metrics.encode_seconds.observe(took.as_secs_f64());
+        task.metrics.stage_latencies.encode.observe(took);
         if succeeded {
             task.statistics.encoded(took);
         }

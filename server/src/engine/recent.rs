@@ -10,6 +10,8 @@ use prometheus::Histogram;
 use super::task_queue::TaskQueue;
 use crate::batching::DispatchReason;
 use crate::explanation::{EXPLAINED, History, SUMMARIZED, Sample, Stage, TaskTotals, Window};
+use crate::latency::LatencyTotals;
+use crate::metrics::StageLatencies;
 
 /// What happened in the latest windows.
 #[derive(Debug, Default)]
@@ -54,6 +56,41 @@ impl Recorder {
     }
 }
 
+/// Number of classes of the sizes of batches: 1, 2, up to 4, up to 8, and so on; the last has all larger batches.
+pub const SIZE_CLASSES: usize = 10;
+
+/// The counters of a task, for its history.
+#[derive(Clone, Debug)]
+pub struct TaskCounters {
+    /// Those that are explained.
+    pub totals: TaskTotals,
+    /// The durations of the stages: prepare, queue, inference, encode.
+    pub stages: [LatencyTotals; StageLatencies::COUNT],
+    /// Batches by the class of their size.
+    pub sizes: [u64; SIZE_CLASSES],
+    /// Number of items that wait now.
+    pub queued: usize,
+}
+
+pub(super) fn counters(task: &TaskQueue) -> TaskCounters {
+    let mut sizes = [0; SIZE_CLASSES];
+    for (items, total) in task.statistics.shown_batches().iter() {
+        sizes[size_class(*items)] += total.count;
+    }
+    TaskCounters {
+        totals: totals(task),
+        stages: task.metrics.stage_latencies.totals(),
+        sizes,
+        queued: task.len(),
+    }
+}
+
+/// The class of a batch with this many items.
+fn size_class(items: usize) -> usize {
+    let class = items.max(1).next_power_of_two().trailing_zeros() as usize;
+    class.min(SIZE_CLASSES - 1)
+}
+
 /// The counters of a task. They are those of the metrics, so requests are not counted twice.
 pub(super) fn totals(task: &TaskQueue) -> TaskTotals {
     let metrics = &task.metrics;
@@ -88,6 +125,23 @@ mod tests {
 
     use super::*;
     use crate::clock;
+
+    #[test]
+    fn sizes_of_batches_are_classified_by_powers_of_two() {
+        for (items, class) in [
+            (1, 0),
+            (2, 1),
+            (3, 2),
+            (4, 2),
+            (5, 3),
+            (8, 3),
+            (256, 8),
+            (257, 9),
+            (5000, 9),
+        ] {
+            assert_eq!(size_class(items), class, "{items} items");
+        }
+    }
 
     #[test]
     fn the_windows_follow_the_latest_sample() {

@@ -34,16 +34,20 @@ impl RunningBatch {
 
 /// What each worker of a model runs.
 pub(super) struct RunningBatches {
-    workers: Box<[ArcSwapOption<RunningBatch>]>,
-    /// Total time of the batches that have ended, in nanoseconds.
+    workers: Box<[Worker]>,
+}
+
+#[derive(Default)]
+struct Worker {
+    batch: ArcSwapOption<RunningBatch>,
+    /// Total time of its batches that have ended, in nanoseconds.
     ended_nanos: AtomicU64,
 }
 
 impl RunningBatches {
     pub(super) fn new(workers: usize) -> Self {
         Self {
-            workers: (0..workers).map(|_| ArcSwapOption::empty()).collect(),
-            ended_nanos: AtomicU64::new(0),
+            workers: (0..workers).map(|_| Worker::default()).collect(),
         }
     }
 
@@ -56,7 +60,7 @@ impl RunningBatches {
         memory: u64,
     ) {
         let expected_end = expected.and_then(|time| started.checked_add(time));
-        self.workers[worker].store(Some(Arc::new(RunningBatch {
+        self.workers[worker].batch.store(Some(Arc::new(RunningBatch {
             context,
             started,
             memory,
@@ -71,16 +75,17 @@ impl RunningBatches {
 
     /// For each worker, the expected time until it is free: zero if that is unknown, or if its batch is overdue.
     pub(super) fn remaining(&self, now: Instant) -> impl Iterator<Item = Duration> {
-        self.workers.iter().map(move |batch| {
-            let end = batch.load().as_ref().and_then(|batch| batch.expected_end);
+        self.workers.iter().map(move |worker| {
+            let end = worker.batch.load().as_ref().and_then(|batch| batch.expected_end);
             end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
         })
     }
 
     pub(super) fn end(&self, worker: usize) {
-        if let Some(batch) = self.workers[worker].swap(None) {
+        let worker = &self.workers[worker];
+        if let Some(batch) = worker.batch.swap(None) {
             let nanos = u64::try_from(batch.age().as_nanos()).unwrap_or(u64::MAX);
-            self.ended_nanos.fetch_add(nanos, Ordering::Relaxed);
+            worker.ended_nanos.fetch_add(nanos, Ordering::Relaxed);
         }
     }
 
@@ -91,15 +96,22 @@ impl RunningBatches {
 
     /// Total time that workers have spent in batches, up to now.
     pub(super) fn busy(&self) -> Duration {
-        let running = self.all().into_iter().map(|(_, batch)| batch.age());
-        Duration::from_nanos(self.ended_nanos.load(Ordering::Relaxed)) + running.sum::<Duration>()
+        self.busy_by_worker().sum()
+    }
+
+    /// The same for each worker.
+    pub(super) fn busy_by_worker(&self) -> impl Iterator<Item = Duration> {
+        self.workers.iter().map(|worker| {
+            let running = worker.batch.load().as_ref().map(|batch| batch.age());
+            Duration::from_nanos(worker.ended_nanos.load(Ordering::Relaxed)) + running.unwrap_or_default()
+        })
     }
 
     /// The workers that run a batch, and which.
     pub(super) fn all(&self) -> Vec<(usize, Arc<RunningBatch>)> {
         let running = self.workers.iter().enumerate();
         running
-            .filter_map(|(worker, batch)| Some((worker, batch.load_full()?)))
+            .filter_map(|(index, worker)| Some((index, worker.batch.load_full()?)))
             .collect()
     }
 }

@@ -102,14 +102,19 @@ impl Statistics {
     }
 
     pub(super) fn totals(&self) -> Totals {
+        Totals {
+            batches: self.shown_batches().as_ref().clone(),
+            ..self.lock().clone()
+        }
+    }
+
+    /// Batches that ran, by how many items they had. They may be those of a moment ago.
+    pub(super) fn shown_batches(&self) -> Arc<BTreeMap<usize, Total>> {
         // A worker that holds this lock may not run for long, as its priority is lower.
         if let Ok(batches) = self.batches.try_lock() {
             self.batches_shown.store(Arc::new(batches.clone()));
         }
-        Totals {
-            batches: self.batches_shown.load().as_ref().clone(),
-            ..self.lock().clone()
-        }
+        self.batches_shown.load_full()
     }
 
     fn lock(&self) -> MutexGuard<'_, Totals> {

@@ -1,11 +1,12 @@
 //! What is known about the memory of one task's batches, for threads that do not own the scheduler.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
 
+use crate::batcher::cost_model::BatchShape;
 use crate::batcher::memory_budget::{TaskMemory, TooHeavy};
 use crate::batching::DispatchReason;
 use crate::error::ItemError;
@@ -29,12 +30,41 @@ pub struct MemoryReport {
 }
 
 /// A snapshot of the predictions, and the latest values.
-#[derive(Default)]
 pub(super) struct PublishedMemory {
     memory: ArcSwapOption<TaskMemory>,
     /// Zero if there was none.
     predicted: AtomicU64,
     measured: AtomicU64,
+    /// The shapes of the latest batches: the number of items above the greatest weight of an item. Zero if there was none.
+    batches: [AtomicU64; LATEST_BATCHES],
+    next_batch: AtomicUsize,
+}
+
+/// Number of batches whose shapes are kept.
+const LATEST_BATCHES: usize = 64;
+
+/// Bits of the greatest weight of an item.
+const WEIGHT_BITS: u32 = 40;
+
+/// Which batches of a task fit into the memory budget, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frontier {
+    /// Numbers of items, ascending, and the greatest weight that each of them may have.
+    pub limits: Vec<(u64, u64)>,
+    /// The number of items and their greatest weight of the latest batches.
+    pub batches: Vec<(u64, u64)>,
+}
+
+impl Default for PublishedMemory {
+    fn default() -> Self {
+        Self {
+            memory: ArcSwapOption::empty(),
+            predicted: AtomicU64::new(0),
+            measured: AtomicU64::new(0),
+            batches: std::array::from_fn(|_| AtomicU64::new(0)),
+            next_batch: AtomicUsize::new(0),
+        }
+    }
 }
 
 impl PublishedMemory {
@@ -66,6 +96,33 @@ impl PublishedMemory {
         let memory = self.memory.load();
         let checked = memory.as_ref().map_or(Ok(()), |memory| memory.check_item(weight));
         checked.map_err(|TooHeavy { predicted, budget }| ItemError::TooHeavy { predicted, budget })
+    }
+
+    /// Records the shape of a batch.
+    pub(super) fn ran(&self, shape: &BatchShape) {
+        if self.is_predicted() {
+            let slot = self.next_batch.fetch_add(1, Ordering::Relaxed) % LATEST_BATCHES;
+            let weight = shape.heaviest.min((1 << WEIGHT_BITS) - 1);
+            self.batches[slot].store((shape.items << WEIGHT_BITS) | weight, Ordering::Relaxed);
+        }
+    }
+
+    /// Which batches of up to `max_items` items fit. `None` if batches are not limited.
+    pub(super) fn frontier(&self, max_items: u64) -> Option<Frontier> {
+        let memory = self.memory.load_full()?;
+        let powers = (0..u64::BITS).map(|power| 1_u64 << power);
+        let sizes = powers.take_while(|size| *size < max_items).chain([max_items]);
+        let limits: Vec<(u64, u64)> = sizes
+            .filter_map(|size| Some((size, memory.heaviest(size)?)))
+            .collect();
+        let batches = self.batches.iter().map(|batch| batch.load(Ordering::Relaxed));
+        let batches = batches.filter(|batch| *batch > 0);
+        (!limits.is_empty()).then(|| Frontier {
+            limits,
+            batches: batches
+                .map(|batch| (batch >> WEIGHT_BITS, batch & ((1 << WEIGHT_BITS) - 1)))
+                .collect(),
+        })
     }
 
     /// Records the predicted bound of a batch.

@@ -227,6 +227,7 @@ impl TaskQueue {
     /// Records how long the preparation of an item took.
     pub(super) fn prepared_in(&self, time: Duration) {
         self.metrics.prepare_seconds.observe(time.as_secs_f64());
+        self.metrics.stage_latencies.prepare.observe(time);
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let mean = match self.prepare_nanos.load(Ordering::Relaxed) {
             0 => time,

@@ -210,6 +210,7 @@ impl Worker {
         let background = items.iter().filter(|item| item.is_background).count();
         task.metrics.background_items.inc_by(background as u64);
         let shape = BatchShape::of(items.iter().map(|item| item.weight));
+        task.memory.ran(&shape);
         task.metrics.item_weight.inc_by(shape.sum);
 
         let executing = Executing::new(&task.metrics, items.len());
@@ -227,6 +228,7 @@ impl Worker {
         drop(executing);
         let inference = finished - started;
         task.metrics.inference_seconds.observe(inference.as_secs_f64());
+        task.metrics.stage_latencies.inference.observe(inference);
         task.statistics.batch_ran(items.len(), inference);
         crew.panics.batch_completed();
         let succeeded = outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_))));
@@ -272,6 +274,7 @@ fn answer(items: Vec<BatchedItem>, outcomes: Vec<Option<Outcome>>, ended: EndedB
         let waited = item.waited(ended.started);
         if !item.is_background {
             metrics.queue_seconds.observe(waited.as_secs_f64());
+            metrics.stage_latencies.queue.observe(waited);
         }
         item.handle.waited(waited);
         // The items of a request are next to each other in a batch.

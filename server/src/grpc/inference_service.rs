@@ -161,6 +161,9 @@ impl Shared {
             .as_ref()
             .err()
             .map_or(0, |failure| failure.code.grpc_status());
+        if let Err(failure) = &result {
+            record.failed(failure);
+        }
         record.set_grpc_status(code);
         record.finish(
             result

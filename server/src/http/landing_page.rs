@@ -1,6 +1,7 @@
-//! `GET /`: an HTML page for browsers, JSON for other clients.
+//! `GET /`: the page for operators for browsers, JSON for other clients. If that page is not served, an HTML page that lists the
+//! models.
 
-use actix_web::http::header::{ACCEPT, HeaderValue, VARY};
+use actix_web::http::header::{ACCEPT, HeaderValue, LOCATION, VARY};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use maud::{DOCTYPE, Markup, html};
@@ -8,6 +9,7 @@ use serde_json::json;
 
 use super::html_page::{html_page, prefix_of};
 use super::monitoring::state_name;
+use super::request_headers::is_management_port;
 use super::respond;
 use super::server::Shared;
 use crate::api::open_inference::{SERVER_NAME, SERVER_VERSION};
@@ -18,7 +20,9 @@ use crate::registry::ModelEntry;
 pub(super) async fn root(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
     let accept = request.headers().get_all(ACCEPT);
     let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
-    let mut response = if prefers_html(&accept.join(",")) {
+    let mut response = if prefers_html(&accept.join(",")) && serves_ui(&request, &shared) {
+        respond::status(302).insert_header((LOCATION, "ui/")).finish()
+    } else if prefers_html(&accept.join(",")) {
         let base = prefix_of(&request).map_or_else(String::new, |prefix| format!("{prefix}/"));
         html_page(&POLICY).body(page(&shared, &base).into_string())
     } else {
@@ -37,7 +41,7 @@ pub(super) async fn root(request: HttpRequest, shared: Data<Shared>) -> HttpResp
             "health": "/health",
             "metrics": "/metrics",
         });
-        if shared.docs {
+        if shared.pages.docs {
             body["docs"] = "/docs/".into();
             body["openapi"] = "/openapi.json".into();
         }
@@ -47,6 +51,11 @@ pub(super) async fn root(request: HttpRequest, shared: Data<Shared>) -> HttpResp
         .headers_mut()
         .insert(VARY, HeaderValue::from_static("accept, x-forwarded-prefix"));
     response
+}
+
+/// Whether the port that the request arrived at serves the page for operators.
+fn serves_ui(request: &HttpRequest, shared: &Shared) -> bool {
+    shared.pages.ui && (!shared.management_only || is_management_port(request))
 }
 
 /// Content security policy of the page: inline styles and the icon.
@@ -80,7 +89,7 @@ fn page(shared: &Shared, base: &str) -> Markup {
                 h1 { (SERVER_NAME) }
                 p { small { "version " (SERVER_VERSION) } }
                 nav {
-                    @if shared.docs {
+                    @if shared.pages.docs {
                         a href={ (base) "docs/" } { "API documentation" }
                         a href={ (base) "openapi.json" } { "OpenAPI" }
                     }

@@ -69,7 +69,7 @@ pub(super) async fn check_key(
     let path = request.match_info().as_str();
     let is_hidden =
         shared.management_only && routes::is_management(path) && !is_management_port(request.request());
-    let access = match routes::required_access(*method == Method::POST, path, shared.docs) {
+    let access = match routes::required_access(*method == Method::POST, path, shared.pages) {
         _ if *method == Method::OPTIONS => Access::Open,
         // As for every unknown path.
         _ if is_hidden => Access::Client,

@@ -27,6 +27,8 @@ mod service;
 mod task_routes;
 mod tei;
 mod transport;
+#[cfg(feature = "ui")]
+mod ui;
 pub mod v1;
 pub mod v2;
 

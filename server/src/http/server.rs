@@ -17,6 +17,7 @@ use actix_web::{App, FromRequest, HttpRequest, Resource, Responder, guard};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 #[cfg(feature = "docs")]
 use arc_swap::ArcSwapOption;
+use hyper::http::request::Parts;
 
 #[cfg(feature = "docs")]
 use super::documentation;
@@ -24,23 +25,26 @@ use super::jobs::JobExecutor;
 use super::native::request_items::BodyLimits;
 use super::native::task_handlers;
 use super::request_body::ReceiveLimits;
-use super::request_headers::RequestHead;
+use super::request_headers::{RequestHead, first_value};
 use super::service::HttpService;
 use super::transport::{Heartbeats, Limits, Sockets, Transport};
+#[cfg(feature = "ui")]
+use super::ui::{self, Ui};
 use super::{
     compression, html_page, jobs, landing_page, middleware, monitoring, respond, task_routes, tei, transport,
     v1, v2,
 };
 use crate::api::access_log::AccessLog;
+use crate::api::live::LiveFeed;
 use crate::api::model_control::ModelControl;
-use crate::api::{ApiKeys, Call, Failure, ModelView, RequestRecord, Telemetry};
+use crate::api::{ApiKeys, Call, Client, Failure, ModelView, RequestRecord, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
 use crate::jobs::Jobs;
 use crate::metrics::{Metrics, Protocol, TaskEndpoints};
 use crate::registry::Registry;
-use crate::routes::{self, Route, TaskRoute};
+use crate::routes::{self, Pages, Route, TaskRoute};
 use crate::tls::Certificates;
 
 /// State shared by all handlers.
@@ -59,11 +63,14 @@ pub(crate) struct Shared {
     pub(super) compression: bool,
     /// Whether web pages of other origins may call the server.
     pub(super) cors: bool,
-    /// Whether the documentation is served.
-    pub(super) docs: bool,
     /// Maximum number of threads of each model that prepare items.
     pub(super) prepare_threads: usize,
-    /// Whether metrics and the loading of models are served by the management port only.
+    /// The pages that are served.
+    pub(super) pages: Pages,
+    /// The page for operators, if it is served.
+    #[cfg(feature = "ui")]
+    pub(super) ui: Option<Ui>,
+    /// Whether metrics, the loading of models and the page for operators are served by the management port only.
     pub(super) management_only: bool,
     #[cfg(feature = "docs")]
     pub(super) swagger: Arc<utoipa_swagger_ui::Config<'static>>,
@@ -77,13 +84,16 @@ impl Shared {
         settings: &Settings,
         registry: Arc<Registry>,
         telemetry: Arc<Telemetry>,
-        control: ModelControl,
-        keys: ApiKeys,
-        budget: Arc<ByteBudget>,
-        jobs: Arc<Jobs>,
+        (control, keys): (ModelControl, ApiKeys),
+        (budget, jobs): (Arc<ByteBudget>, Arc<Jobs>),
+        #[cfg_attr(not(feature = "ui"), allow(unused_variables, reason = "it is for the page"))] feed: Option<
+            Arc<LiveFeed>,
+        >,
     ) -> io::Result<Self> {
         let server = &settings.server;
         let metrics = telemetry.metrics.clone();
+        #[cfg(feature = "ui")]
+        let ui = feed.map(|feed| Ui::new(feed, keys.clone(), server.tls.is_some()));
         Ok(Self {
             endpoints: TaskEndpoints::new(&metrics).map_err(io::Error::other)?,
             registry,
@@ -104,8 +114,13 @@ impl Shared {
             telemetry,
             compression: server.compression,
             cors: !server.cors_allowed_origins.is_empty(),
-            docs: server.docs,
             prepare_threads: server.prepare_threads.get(),
+            pages: Pages {
+                docs: server.docs,
+                ui: server.ui,
+            },
+            #[cfg(feature = "ui")]
+            ui,
             management_only: server.management_only,
             #[cfg(feature = "docs")]
             swagger: Arc::default(),
@@ -128,6 +143,24 @@ impl Shared {
         let mut record = RequestRecord::new(&self.telemetry, protocol, clock::now(), request.trace());
         record.set_address(view.snapshot(), name, call);
         record
+    }
+
+    /// Identifies the client of a request by its key, or else by the session of a browser.
+    pub(super) fn identify(
+        &self,
+        head: &Parts,
+        #[cfg_attr(not(feature = "ui"), allow(unused_variables, reason = "it is for the page"))]
+        is_management: bool,
+    ) -> Client {
+        let (authorization, api_key) = (first_value(head, "authorization"), first_value(head, "api-key"));
+        #[cfg(feature = "ui")]
+        if authorization.is_none()
+            && api_key.is_none()
+            && let Some(client) = self.ui.as_ref().and_then(|ui| ui.client(head, is_management))
+        {
+            return client;
+        }
+        self.keys.identify(authorization, api_key)
     }
 
     /// The models that the client of a request may use.
@@ -168,6 +201,7 @@ pub enum StartError {
 pub struct Server {
     transport: Transport,
     shared: Data<Shared>,
+    feed: Option<Arc<LiveFeed>>,
 }
 
 impl Server {
@@ -185,9 +219,18 @@ impl Server {
         (control, keys): (ModelControl, ApiKeys),
         (budget, jobs): (Arc<ByteBudget>, Arc<Jobs>),
     ) -> Result<Self, StartError> {
+        let feed = settings
+            .server
+            .ui
+            .then(|| LiveFeed::new(registry.clone(), telemetry.clone()));
         let endpoints = endpoint_metrics(&telemetry.metrics)?;
         let shared = Data::new(Shared::new(
-            settings, registry, telemetry, control, keys, budget, jobs,
+            settings,
+            registry,
+            telemetry,
+            (control, keys),
+            (budget, jobs),
+            feed.clone(),
         )?);
         let server = &settings.server;
         let origins = server.cors_allowed_origins.clone();
@@ -227,7 +270,11 @@ impl Server {
             tls: certificates,
         };
         let transport = Transport::start(sockets, limits, server.http_workers, is_probe, service)?;
-        Ok(Self { transport, shared })
+        Ok(Self {
+            transport,
+            shared,
+            feed,
+        })
     }
 
     /// What runs the requests of jobs, with the handlers of this server.
@@ -238,6 +285,11 @@ impl Server {
     /// The addresses that the server listens on. If port 0 was configured, they contain the assigned port.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.transport.addresses()
+    }
+
+    /// The live state for the page for operators, if it is served. The application samples it.
+    pub fn live_feed(&self) -> Option<Arc<LiveFeed>> {
+        self.feed.clone()
     }
 
     /// Signs of life of the threads that serve connections.
@@ -251,8 +303,11 @@ impl Server {
     }
 
     /// Closes each connection after its reply from now on, which makes clients reconnect. Connections are still
-    /// accepted.
+    /// accepted. Ends the streams of open pages.
     pub fn start_draining(&self) {
+        if let Some(feed) = &self.feed {
+            feed.close();
+        }
         self.transport.start_draining();
     }
 
@@ -264,6 +319,9 @@ impl Server {
     /// Stops accepting connections, and waits until every accepted request is answered or `deadline` passes. Returns
     /// whether all requests were answered.
     pub async fn drain(self, deadline: Instant) -> bool {
+        if let Some(feed) = &self.feed {
+            feed.close();
+        }
         self.transport.stop(deadline).await
     }
 }
@@ -289,8 +347,8 @@ fn is_probe(start: &[u8]) -> bool {
         .is_some_and(|route| route.is_probe)
 }
 
-/// Registers the metrics of requests by route pattern. Probes are not counted, and routes that run a task are counted by
-/// [`TaskEndpoints`].
+/// Registers the metrics of requests by route pattern. Probes are not counted, routes that run a task are counted by
+/// [`TaskEndpoints`], and the time of a stream of events says nothing about the server.
 fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
     let builder = PrometheusMetricsBuilder::new("")
         .registry(metrics.registry().clone())
@@ -300,6 +358,7 @@ fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
     let tasks = tasks.map(|(route, _)| route.patterns[0]);
     routes::probes()
         .chain(tasks)
+        .chain(routes::UI_EVENTS.patterns.iter().copied())
         .fold(builder, |builder, path| builder.exclude(path))
         .build()
         .map_err(|error| io::Error::other(error.to_string()))
@@ -332,11 +391,15 @@ fn cors(origins: &[String]) -> Cors {
 /// Registers all routes. Other paths are looked up in the configured short routes, and are a 404 if there is none.
 fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
     #[cfg(feature = "docs")]
-    if shared.docs {
+    if shared.pages.docs {
         config
             .service(get(routes::OPENAPI, documentation::openapi))
             .service(get(routes::DOCS_ROOT, documentation::redirect))
             .service(get(routes::DOCS, documentation::page));
+    }
+    #[cfg(feature = "ui")]
+    if shared.pages.ui {
+        ui::configure(config);
     }
     config
         .app_data(shared)
@@ -420,7 +483,7 @@ fn configure_v2(config: &mut ServiceConfig) {
 }
 
 /// A route that `handler` answers for GET and HEAD. For HEAD, actix omits the body.
-fn get<F, Args>(route: Route, handler: F) -> Resource
+pub(super) fn get<F, Args>(route: Route, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
@@ -435,7 +498,7 @@ where
 }
 
 /// A route that `handler` answers for POST.
-fn post<F, Args>(route: Route, handler: F) -> Resource
+pub(super) fn post<F, Args>(route: Route, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,

@@ -162,7 +162,7 @@ where
             .access
             .start(head.method.as_str(), head.uri.path(), Some(peer), header);
         let (id, trace) = (record.id().clone(), record.trace().clone());
-        let sender = shared.keys.identify(header("authorization"), header("api-key"));
+        let sender = shared.identify(&head, is_management);
         record.set_key(sender.key_name());
         let client = sender.clone();
         let report_format = load_report::Format::requested(header(load_report::REQUEST_HEADER));

@@ -45,10 +45,10 @@ pub use open_metrics::{OPEN_METRICS, write_open_metrics};
 pub use recent_latencies::RecentLatencies;
 pub use requests::{Protocol, RequestMetrics};
 pub use series::Buckets;
-pub use tasks::TaskMetrics;
+pub use tasks::{StageLatencies, TaskMetrics};
 pub use tls::TlsMetrics;
 pub use traces::TraceMetrics;
-pub use workers::WorkerMetrics;
+pub use workers::{WorkerCounts, WorkerMetrics};
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -161,6 +161,13 @@ impl Metrics {
             });
             workers.clone()
         })
+    }
+
+    /// The present counts of the worker processes of a model; `None` if it has none.
+    pub fn worker_counts(&self, model: &str) -> Option<WorkerCounts> {
+        let models = self.models.load();
+        let workers = models.get(model)?.workers.as_ref()?;
+        Some(workers.counts())
     }
 
     /// Creates the series of a model, so that its requests are counted even if it cannot be loaded.

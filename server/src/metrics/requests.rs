@@ -1,6 +1,7 @@
 //! Requests by model and task, for all protocols.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::{Counter, CounterVec, Histogram, IntCounter, IntCounterVec};
@@ -69,6 +70,8 @@ pub struct RequestMetrics {
     pub latencies: LatencyCounts,
     latency_exemplars: Exemplars,
     inference_exemplars: Exemplars,
+    /// Microseconds above which a request is listed as slow; `u64::MAX` if none is.
+    slow_above: AtomicU64,
     /// Created when a percentile of them is first needed.
     recent: OnceLock<Box<RecentLatencies>>,
     /// The series of status 200 by protocol, which are looked up once.
@@ -109,6 +112,7 @@ impl RequestMetrics {
             latencies: LatencyCounts::default(),
             latency_exemplars: Exemplars::new(latency_buckets.map_or(&[], |buckets| &buckets.requests)),
             inference_exemplars: Exemplars::new(latency_buckets.map_or(&[], |buckets| &buckets.inference)),
+            slow_above: AtomicU64::new(u64::MAX),
             recent: OnceLock::new(),
             succeeded: Default::default(),
         })
@@ -154,6 +158,19 @@ impl RequestMetrics {
     pub fn recent_latencies(&self) -> &RecentLatencies {
         let create = || Box::new(RecentLatencies::new(clock::now()));
         self.recent.get_or_init(create)
+    }
+
+    /// Sets the time above which a request is listed as slow. `None` lists none.
+    pub fn set_slow_limit(&self, limit: Option<Duration>) {
+        let micros = limit.map_or(u64::MAX, |limit| {
+            u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)
+        });
+        self.slow_above.store(micros, Ordering::Relaxed);
+    }
+
+    /// Whether a request that took this long is listed as slow.
+    pub fn is_slow(&self, took: Duration) -> bool {
+        took.as_micros() > u128::from(self.slow_above.load(Ordering::Relaxed))
     }
 
     fn series(&self, protocol: Protocol, status: u16) -> RequestSeries {

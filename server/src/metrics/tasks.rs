@@ -6,6 +6,7 @@ use super::labels::{ItemOutcome, REJECTIONS, rejection_reason};
 use super::requests::{INFERENCE, RequestMetrics};
 use super::series::{Buckets, Builder, ReasonCounters, Series, seconds};
 use crate::error::Rejection;
+use crate::latency::{LatencyCounts, LatencyTotals};
 
 /// Buckets for the number of items in a batch.
 const BATCH_SIZES: [f64; 5] = [1.0, 4.0, 16.0, 64.0, 256.0];
@@ -52,12 +53,37 @@ pub struct TaskMetrics {
     pub executing_items: IntGauge,
     /// Batches that did not fit in memory.
     pub out_of_memory: IntCounter,
+    /// The durations of the stages, for percentiles. Unlike the histograms, whose buckets are configured, they are not exposed.
+    pub stage_latencies: StageLatencies,
     /// Requests, by protocol and status.
     pub requests: RequestMetrics,
     batches: ReasonCounters,
     items: ReasonCounters,
     rejections: ReasonCounters,
     pub(super) series: Series,
+}
+
+/// The durations of each stage of a task.
+#[derive(Default)]
+pub struct StageLatencies {
+    /// Preparations of items.
+    pub prepare: LatencyCounts,
+    /// Waits of items for their batches.
+    pub queue: LatencyCounts,
+    /// Batches in the model.
+    pub inference: LatencyCounts,
+    /// Writing of replies.
+    pub encode: LatencyCounts,
+}
+
+impl StageLatencies {
+    /// Number of stages.
+    pub const COUNT: usize = 4;
+
+    /// The counts so far, in the order of the stages.
+    pub fn totals(&self) -> [LatencyTotals; Self::COUNT] {
+        [&self.prepare, &self.queue, &self.inference, &self.encode].map(LatencyCounts::totals)
+    }
 }
 
 impl TaskMetrics {
@@ -148,6 +174,7 @@ impl TaskMetrics {
                 "inference_out_of_memory_total",
                 "Batches that did not fit in memory and were halved or failed.",
             )?,
+            stage_latencies: StageLatencies::default(),
             requests: RequestMetrics::new(b, Some(buckets))?,
             batches: b.reasons(
                 "inference_batches_total",

@@ -15,6 +15,15 @@ pub struct WorkerMetrics {
     pub(super) series: Series,
 }
 
+/// Counts of the worker processes of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerCounts {
+    /// Processes that are serving.
+    pub serving: u64,
+    /// Processes that were lost and are replaced, since the start of the server.
+    pub restarts: u64,
+}
+
 impl WorkerMetrics {
     pub(super) fn new(model: &str) -> Result<Self, prometheus::Error> {
         let labels = [("model", model)];
@@ -36,6 +45,15 @@ impl WorkerMetrics {
             )?,
             series: builder.finish(),
         })
+    }
+
+    /// The present counts.
+    pub fn counts(&self) -> WorkerCounts {
+        let restarts = RestartReason::ALL.map(|reason| self.restarts.get(reason.label()));
+        WorkerCounts {
+            serving: u64::try_from(self.processes.get()).unwrap_or_default(),
+            restarts: restarts.iter().sum(),
+        }
     }
 
     /// Counts a process that was lost.

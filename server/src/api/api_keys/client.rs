@@ -155,6 +155,11 @@ impl Client {
         }
     }
 
+    /// Whether it has a key of the server, which may have expired.
+    pub fn has_key(&self) -> bool {
+        matches!(self.identity, Identity::Unnamed(..) | Identity::Named(_))
+    }
+
     /// The name of its key, if it has one.
     pub fn key_name(&self) -> Option<&str> {
         self.named().map(|request| request.key.name())
@@ -202,7 +207,11 @@ impl Client {
         }
     }
 
-    fn check_client(&self) -> Result<(), Failure> {
+    /// Checks that its key is valid, even if none is required. Unlike [`check`](Self::check), it does not count the request.
+    ///
+    /// # Errors
+    /// `Unauthorized` if it has no valid key.
+    pub fn check_key(&self) -> Result<(), Failure> {
         let unauthorized = |message: &str| Err(Failure::new(Code::Unauthorized, message));
         match &self.identity {
             Identity::Missing => {
@@ -210,16 +219,25 @@ impl Client {
             }
             Identity::Invalid => unauthorized("invalid API key"),
             Identity::Unnamed(..) => Ok(()),
-            Identity::Named(request) => {
-                let valid = request.key.check_expiry(clock::unix_seconds());
-                // A request that is dropped before its reply has failed.
-                request.set_outcome(match valid {
-                    Ok(()) => KeyOutcome::Error,
-                    Err(_) => KeyOutcome::Expired,
-                });
-                valid
-            }
+            Identity::Named(request) => request.key.check_expiry(clock::unix_seconds()),
         }
+    }
+
+    /// Whether it may read what clients may read. Does not count the request.
+    pub fn may_read(&self) -> bool {
+        !self.requirements.client_key || self.check_key().is_ok()
+    }
+
+    fn check_client(&self) -> Result<(), Failure> {
+        let valid = self.check_key();
+        if let Some(request) = self.named() {
+            // A request that is dropped before its reply has failed.
+            request.set_outcome(match valid {
+                Ok(()) => KeyOutcome::Error,
+                Err(_) => KeyOutcome::Expired,
+            });
+        }
+        valid
     }
 
     fn check_admin(&self) -> Result<(), Failure> {

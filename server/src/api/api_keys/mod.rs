@@ -7,6 +7,7 @@ mod client;
 mod named_key;
 mod permissions;
 mod rate_limit;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 pub use client::Client;
 use client::{Identity, KeyKind, Requirements};
 use named_key::NamedKey;
+pub use sessions::{MAX_AGE as SESSION_MAX_AGE, Sessions};
 
 use crate::config::{KeySettings, ServerSettings};
 use crate::digest::Digest;
@@ -102,16 +104,18 @@ impl ApiKeys {
     /// Identifies the client of a request by the values of its headers `authorization`, which takes precedence, and `api-key`.
     pub fn identify(&self, authorization: Option<&[u8]>, api_key: Option<&[u8]>) -> Client {
         let api_key = || api_key.map(<[u8]>::trim_ascii);
-        let identity = match authorization.and_then(bearer_token).or_else(api_key) {
-            None => Identity::Missing,
-            Some(key) => {
-                let digest = Digest::of(key);
-                match self.0.current.load().find(&digest) {
-                    None => Identity::Invalid,
-                    Some(Holder::Unnamed(kind)) => Identity::Unnamed(*kind, digest),
-                    Some(Holder::Named(key)) => Identity::named(key.clone()),
-                }
-            }
+        match authorization.and_then(bearer_token).or_else(api_key) {
+            None => Client::new(self.0.requirements, Identity::Missing),
+            Some(key) => self.identify_digest(&Digest::of(key)),
+        }
+    }
+
+    /// Identifies the client whose key has this digest.
+    pub fn identify_digest(&self, key: &Digest) -> Client {
+        let identity = match self.0.current.load().find(key) {
+            None => Identity::Invalid,
+            Some(Holder::Unnamed(kind)) => Identity::Unnamed(*kind, *key),
+            Some(Holder::Named(key)) => Identity::named(key.clone()),
         };
         Client::new(self.0.requirements, identity)
     }

@@ -8,8 +8,8 @@ use crate::config::{Facts, Overrides, Settings, Source, parse_keys, resolve};
 use crate::metrics::Buckets;
 use crate::routes::Access;
 
-const CLIENT: &str = "the-key-of-a-client";
-const ADMIN: &str = "the-key-of-the-admin";
+pub(super) const CLIENT: &str = "the-key-of-a-client";
+pub(super) const ADMIN: &str = "the-key-of-the-admin";
 
 /// Settings with these lines in `[server]`.
 fn settings(server: &str) -> Settings {
@@ -28,16 +28,16 @@ fn settings(server: &str) -> Settings {
     resolve(source, &BTreeMap::new(), &Overrides::none(), &facts).expect("the settings are valid")
 }
 
-fn metrics() -> Metrics {
+pub(super) fn metrics() -> Metrics {
     Metrics::new(Buckets::NONE).expect("the metrics are valid")
 }
 
-fn keys(server: &str) -> ApiKeys {
+pub(super) fn keys(server: &str) -> ApiKeys {
     ApiKeys::new(&settings(server).server, &[], &metrics()).expect("the metrics are registered once")
 }
 
 /// The keys of a file, as it is after these lines. A key is `key-of-NAME`.
-fn named(text: &str) -> Vec<KeySettings> {
+pub(super) fn named(text: &str) -> Vec<KeySettings> {
     let mut file = String::new();
     for line in text.lines() {
         if let Some(name) = line.trim().strip_prefix("name = ") {
@@ -51,11 +51,11 @@ fn named(text: &str) -> Vec<KeySettings> {
     parse_keys("keys.toml", &file).expect("the file is valid")
 }
 
-fn secret(name: &str) -> String {
+pub(super) fn secret(name: &str) -> String {
     format!("key-of-{name}")
 }
 
-fn with_file(file: &str, metrics: &Metrics) -> ApiKeys {
+pub(super) fn with_file(file: &str, metrics: &Metrics) -> ApiKeys {
     let server = settings(&format!(
         "api_keys_file = \"keys.toml\"\napi_keys = [\"{CLIENT}\"]\nadmin_key = \"{ADMIN}\""
     ));

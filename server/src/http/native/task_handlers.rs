@@ -107,7 +107,10 @@ async fn answer(
         Ok(call) => predict(request, payload, shared, call, &mut record).await,
         Err(failure) => Err(failure),
     };
-    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
+    let response = result.unwrap_or_else(|failure| {
+        record.failed(&failure);
+        respond::failure(request, &failure)
+    });
     record.finish(response.status().as_u16());
     response
 }

@@ -33,7 +33,10 @@ pub(in crate::http) async fn predict(
     let default = Call::to_name(&view, &name.model, name.version.as_deref());
     let mut record = shared.record(request, Protocol::V1, &view, &name.model, &default);
     let result = run(request, payload, shared, view, name, &mut record).await;
-    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
+    let response = result.unwrap_or_else(|failure| {
+        record.failed(&failure);
+        respond::failure(request, &failure)
+    });
     record.finish(response.status().as_u16());
     response
 }

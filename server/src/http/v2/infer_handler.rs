@@ -37,7 +37,10 @@ pub(in crate::http) async fn infer(
         Ok(call) => run(request, payload, shared, &name, call, &mut record).await,
         Err(failure) => Err(failure),
     };
-    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
+    let response = result.unwrap_or_else(|failure| {
+        record.failed(&failure);
+        respond::failure(request, &failure)
+    });
     record.finish(response.status().as_u16());
     response
 }

@@ -7,6 +7,7 @@ mod native_routes;
 mod request_limits;
 mod task_routes;
 mod test_server;
+mod ui_routes;
 mod unbatched_tasks;
 mod v1_routes;
 mod v2_routes;

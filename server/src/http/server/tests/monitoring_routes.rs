@@ -191,7 +191,7 @@ async fn the_documentation_is_embedded_in_the_executable() {
 
 #[actix_web::test]
 async fn browsers_get_a_page_at_the_root_and_other_clients_get_json() {
-    let server = TestServer::start();
+    let server = TestServer::start_with("ui = false");
     for accept in ["", "\naccept: */*", "\naccept: application/json"] {
         let answer = server.send(&format!("GET /{accept}"), b"").await;
         assert_eq!(answer.json()["name"], json!("inference-server"), "{accept}");
@@ -235,7 +235,7 @@ async fn the_icon_is_embedded_and_requires_no_key() {
 
 #[actix_web::test]
 async fn the_documentation_can_be_disabled() {
-    let server = TestServer::start_with("docs = false");
+    let server = TestServer::start_with("docs = false\nui = false");
     let page = server.send("GET /\naccept: text/html", b"").await;
     assert!(!page.text().contains("docs/"), "{}", page.text());
     assert_eq!(server.get("/docs/").await.error().0, 404);
