@@ -221,11 +221,12 @@ fn check_task(task: &TaskManifest) -> Vec<Finding> {
              `{{\"query\": …, \"passages\": […]}}` as input and `{{\"results\": […]}}` as output"
         )));
     }
-    for (declared, role, (input, output), expected) in roles(task) {
-        let accepts = input.iter().any(|kind| task.input.kinds.contains(kind));
-        if declared && !(accepts && task.output.kinds == [output]) {
+    for role in roles(task).into_iter().filter(|role| role.is_declared) {
+        let accepts = role.input.iter().any(|kind| task.input.kinds.contains(kind));
+        if !accepts || task.output.kinds != [role.output] {
             findings.push(error(format!(
-                "task `{name}` is declared as a {role}, but its input or output has another kind: expected {expected}"
+                "task `{name}` is declared as a {}, but its input or output has another kind: expected {}",
+                role.name, role.expected
             )));
         }
     }
@@ -284,40 +285,55 @@ fn check_unbatched(task: &TaskManifest) -> Vec<String> {
     problems
 }
 
-/// Whether a task is declared to have each role, with the kinds of its input, of which one is enough, and of its output.
-fn roles(task: &TaskManifest) -> [(bool, &'static str, (&'static [Kind], Kind), &'static str); 5] {
-    let text: &[Kind] = &[Kind::Text];
+/// A declaration that makes the server serve a task in further protocols.
+struct Role {
+    is_declared: bool,
+    name: &'static str,
+    /// The kinds of its input, of which one is enough.
+    input: &'static [Kind],
+    output: Kind,
+    /// The form of its input and output, for messages.
+    expected: &'static str,
+}
+
+/// Returns the roles of a task that kinds alone determine.
+fn roles(task: &TaskManifest) -> [Role; 5] {
     [
-        (
-            task.sparse_embedding,
-            "sparse embedding",
-            (text, Kind::Json),
-            "text as input and `[{\"index\": …, \"value\": …}]` as output",
-        ),
-        (
-            task.token_embeddings,
-            "task for the vectors of tokens",
-            (text, Kind::Tensors),
-            "text as input and one FP32 tensor with two dimensions as output",
-        ),
-        (
-            task.classifier,
-            "classifier",
-            (&[Kind::Text, Kind::Json], Kind::Json),
-            "text or JSON as input and `[{\"label\": …, \"score\": …}]` as output",
-        ),
-        (
-            task.tokenizer,
-            "tokenizer",
-            (text, Kind::Json),
-            "text as input and `[{\"id\": …, \"text\": …, \"special\": …}]` as output",
-        ),
-        (
-            task.detokenizer,
-            "detokenizer",
-            (&[Kind::Json], Kind::Text),
-            "a JSON array of token ids as input and text as output",
-        ),
+        Role {
+            is_declared: task.sparse_embedding,
+            name: "sparse embedding",
+            input: &[Kind::Text],
+            output: Kind::Json,
+            expected: "text as input and `[{\"index\": …, \"value\": …}]` as output",
+        },
+        Role {
+            is_declared: task.token_embeddings,
+            name: "task for the vectors of tokens",
+            input: &[Kind::Text],
+            output: Kind::Tensors,
+            expected: "text as input and one FP32 tensor with two dimensions as output",
+        },
+        Role {
+            is_declared: task.classifier,
+            name: "classifier",
+            input: &[Kind::Text, Kind::Json],
+            output: Kind::Json,
+            expected: "text or JSON as input and `[{\"label\": …, \"score\": …}]` as output",
+        },
+        Role {
+            is_declared: task.tokenizer,
+            name: "tokenizer",
+            input: &[Kind::Text],
+            output: Kind::Json,
+            expected: "text as input and `[{\"id\": …, \"text\": …, \"special\": …}]` as output",
+        },
+        Role {
+            is_declared: task.detokenizer,
+            name: "detokenizer",
+            input: &[Kind::Json],
+            output: Kind::Text,
+            expected: "a JSON array of token ids as input and text as output",
+        },
     ]
 }
 
