@@ -2,9 +2,9 @@
 //! zero-shot classification of images. The results, including the preprocessing of images, match those of transformers. It is
 //! pure Rust and needs no other software.
 //!
-//! In the prepare step, `tasks` tokenizes texts, and reads images with `image_reader`, which resizes them with `resample`. `network`
-//! computes a batch with the networks in `text` and `vision`. `labels` caches the vectors of labels. `model_spec` reads the
-//! `files` in the model directory, after checking their `keys`. The README of this plugin is the documentation for operators.
+//! In the prepare step, `tasks` tokenizes texts, and reads images with `image_reader`, which resizes them with `resample`.
+//! `network` computes a batch with the networks in `text` and `vision`. `labels` caches the vectors of labels. `model_spec` reads
+//! the `files` in the model directory, after checking their `keys`. The README of this plugin is the documentation for operators.
 
 #![forbid(unsafe_code)]
 

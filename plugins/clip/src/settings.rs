@@ -37,8 +37,8 @@ pub struct Settings {
     /// Number of labels whose vectors are cached. The least recently used are evicted.
     #[serde(default = "four_thousand")]
     pub(crate) cached_labels: NonZeroUsize,
-    /// Keys of the JSON files in the directory that this plugin does not know and that do not affect the results. Unknown keys are errors
-    /// otherwise.
+    /// Keys of the JSON files in the directory that this plugin does not know and that do not affect the results. Unknown keys are
+    /// errors otherwise.
     #[serde(default)]
     pub(crate) ignored_keys: Vec<String>,
     /// Number of threads that compute one batch. Default: the number that the server suggests.

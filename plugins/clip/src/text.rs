@@ -1,7 +1,7 @@
 //! The text network, on packed tokens.
 
 use plugin_sdk::LoadError;
-use transformer::{Encoder, GemmExecutor, Linear, Names, Norm, NormKind, Tokens, Weights};
+use transformer::{Encoder, GemmExecutor, Linear, Names, Norm, NormKind, Sequence, Tokens, Weights};
 
 use crate::model_spec::{PooledToken, TextSpec};
 
@@ -48,19 +48,19 @@ impl TextNetwork {
     /// Computes a vector for each text. All IDs must be in the vocabulary, and no text may be longer than the number of positions.
     pub(crate) fn vectors(&self, texts: &[&Tokens]) -> Vec<Vec<f32>> {
         let (gemm, inner) = (GemmExecutor::new(), self.layers.width());
-        let mut ranges = Vec::with_capacity(texts.len());
+        let mut sequences = Vec::with_capacity(texts.len());
         let mut states = Vec::new();
         for tokens in texts {
             let start = states.len() / inner;
-            ranges.push(start..start + tokens.len());
+            sequences.push(Sequence::from(start..start + tokens.len()));
             for (id, position) in tokens.ids.iter().zip(self.positions.chunks_exact(inner)) {
                 let word = &self.words[*id as usize * inner..][..inner];
                 states.extend(word.iter().zip(position).map(|(word, position)| word + position));
             }
         }
-        self.layers.apply(&gemm, &ranges, &mut states);
-        let lasts = ranges.iter().zip(texts).flat_map(|(range, tokens)| {
-            let token = range.start + self.pooled_token.index_in(&tokens.ids);
+        self.layers.apply(&gemm, &sequences, &mut states);
+        let lasts = sequences.iter().zip(texts).flat_map(|(sequence, tokens)| {
+            let token = sequence.rows.start + self.pooled_token.index_in(&tokens.ids);
             &states[token * inner..(token + 1) * inner]
         });
         let mut lasts: Vec<_> = lasts.copied().collect();

@@ -1,7 +1,7 @@
 //! The vision network, which processes an image as a sequence of patches.
 
 use plugin_sdk::LoadError;
-use transformer::{Encoder, GemmExecutor, Linear, Norm, NormKind, Weights};
+use transformer::{Encoder, GemmExecutor, Linear, Norm, NormKind, Sequence, Weights};
 
 use crate::image_reader::Pixels;
 use crate::model_spec::VisionSpec;
@@ -70,10 +70,10 @@ impl VisionNetwork {
         let (gemm, inner, tokens) = (GemmExecutor::new(), self.layers.width(), self.tokens());
         let mut states = self.embed(&gemm, images);
         self.first_norm.apply(&mut states);
-        let ranges: Vec<_> = (0..images.len())
-            .map(|image| image * tokens..(image + 1) * tokens)
+        let sequences: Vec<_> = (0..images.len())
+            .map(|image| Sequence::from(image * tokens..(image + 1) * tokens))
             .collect();
-        self.layers.apply(&gemm, &ranges, &mut states);
+        self.layers.apply(&gemm, &sequences, &mut states);
         let firsts = states.chunks_exact(tokens * inner);
         let mut firsts: Vec<_> = firsts.flat_map(|image| &image[..inner]).copied().collect();
         self.last_norm.apply(&mut firsts);

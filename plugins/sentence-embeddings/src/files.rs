@@ -29,6 +29,7 @@ static LENGTH: &[Key] = &honored([
     "do_lower_case",
     "query_length",
     "document_length",
+    "query_expansion",
     "transformer_task",
     "tokenizer_args",
     "processor_kwargs",
@@ -36,7 +37,6 @@ static LENGTH: &[Key] = &honored([
     "module_output_name",
 ]);
 static LENGTH_ONLY: &[Key] = &[
-    only("query_expansion", &["null"]),
     only("model_args", &["{}", "null"]),
     only("model_kwargs", &["{}", "null"]),
     only("config_args", &["{}", "null"]),
@@ -44,9 +44,23 @@ static LENGTH_ONLY: &[Key] = &[
     only("processing_kwargs", &["{}", "null"]),
     only("backend", &["\"torch\"", "null"]),
 ];
+static EXPANSION: &[Key] = &honored(["strategy", "attend", "token", "length"]);
 static UNPADDED: &[Key] = &irrelevant("nothing is padded", ["unpad_inputs"]);
 static TOKENIZER_ARGUMENTS: &[Key] = &honored(["model_max_length", "truncation_side", "max_length"]);
 static FAST: &[Key] = &irrelevant("`tokenizer.json` is that of the fast tokenizer", ["use_fast"]);
+
+/// Tokens that are appended to queries, as in ColBERT.
+#[derive(Clone, Debug)]
+pub(crate) struct ExpansionConfig {
+    /// Whether longer queries are truncated.
+    pub(crate) is_fixed: bool,
+    /// Whether tokens attend to them.
+    pub(crate) attend: bool,
+    /// The token. The default is that for masked words.
+    pub(crate) token: Option<String>,
+    /// Number of tokens of a query with them.
+    pub(crate) length: usize,
+}
 
 /// `sentence_bert_config.json` or an older name of it.
 pub(crate) struct LengthConfig {
@@ -54,6 +68,7 @@ pub(crate) struct LengthConfig {
     /// Maximum numbers of tokens of queries and of passages.
     pub(crate) query_length: Option<usize>,
     pub(crate) document_length: Option<usize>,
+    pub(crate) expansion: Option<ExpansionConfig>,
     pub(crate) lowercase: bool,
     /// Whether truncation removes the first tokens.
     pub(crate) from_left: Option<bool>,
@@ -76,6 +91,7 @@ impl LengthConfig {
                 max_length: None,
                 query_length: None,
                 document_length: None,
+                expansion: None,
                 lowercase: false,
                 from_left: None,
                 task: None,
@@ -96,11 +112,30 @@ impl LengthConfig {
             max_length,
             query_length: config.get("query_length")?,
             document_length: config.get("document_length")?,
+            expansion: expansion(&config, ignored)?,
             lowercase: config.get("do_lower_case")?.unwrap_or(false),
             from_left,
             task: config.get("transformer_task")?,
         })
     }
+}
+
+fn expansion(config: &ConfigFile, ignored: &IgnoredKeys) -> Result<Option<ExpansionConfig>, LoadError> {
+    let Some(section) = config.section("query_expansion")? else {
+        return Ok(None);
+    };
+    section.check(&[EXPANSION], ignored)?;
+    let strategy: Option<String> = section.get("strategy")?;
+    Ok(Some(ExpansionConfig {
+        is_fixed: match strategy.as_deref() {
+            None | Some("fixed") => true,
+            Some("min") => false,
+            Some(_) => return Err(section.unsupported("strategy", "fixed or min")),
+        },
+        attend: section.get("attend")?.unwrap_or(false),
+        token: section.get("token")?,
+        length: section.size("length", None)?,
+    }))
 }
 
 /// Checks that the network takes texts, and that the usual output of it is used.
@@ -163,6 +198,8 @@ pub(crate) struct TokenizerConfig {
     /// Special tokens that begin and end each text, or not, if the file says so.
     pub(crate) first: Option<(String, bool)>,
     pub(crate) last: Option<(String, bool)>,
+    /// The token for masked words.
+    pub(crate) mask: Option<String>,
 }
 
 impl TokenizerConfig {
@@ -182,24 +219,27 @@ impl TokenizerConfig {
             with_types: inputs.is_none_or(|names| names.iter().any(|name| name == "token_type_ids")),
             first: special_token(&config, "add_bos_token", "bos_token")?,
             last: special_token(&config, "add_eos_token", "eos_token")?,
+            mask: token(&config, "mask_token")?,
         })
     }
 }
 
 /// Returns the special token `name`, and whether `flag` says that each text has it.
 fn special_token(config: &ConfigFile, flag: &str, name: &str) -> Result<Option<(String, bool)>, LoadError> {
+    let is_added: Option<bool> = config.get(flag)?;
+    Ok(token(config, name)?.zip(is_added))
+}
+
+/// Returns a special token, which can be written in two ways.
+fn token(config: &ConfigFile, name: &str) -> Result<Option<String>, LoadError> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Token {
         Text(String),
         Object { content: String },
     }
-    let is_added: Option<bool> = config.get(flag)?;
-    let token = match config.get(name)? {
-        None => return Ok(None),
-        Some(Token::Text(text) | Token::Object { content: text }) => text,
-    };
-    Ok(is_added.map(|is_added| (token, is_added)))
+    let token: Option<Token> = config.get(name)?;
+    Ok(token.map(|(Token::Text(text) | Token::Object { content: text })| text))
 }
 
 /// Checks that `tokenizer.json` does what `tokenizer_config.json` says: some classes of tokenizers override it.

@@ -71,6 +71,10 @@ impl Labels {
             (None, Some(names)) => names.len(),
             (None, None) => 2,
         };
+        if let Some(names) = names.as_ref().filter(|names| names.len() != count) {
+            let expected = format!("{}, the number of labels in `id2label`", names.len());
+            return Err(config.unsupported("num_labels", expected));
+        }
         let names = names.unwrap_or_else(|| {
             (0..count)
                 .map(|label| (label, format!("LABEL_{label}")))

@@ -9,7 +9,7 @@ use transformer::files::{ConfigFile, IgnoredKeys, file_error};
 use transformer::{GemmExecutor, Pooling, Tokenizer, normalize};
 
 use crate::architectures::{self, Architecture};
-use crate::files::{LengthConfig, TextConfig, TokenizerConfig};
+use crate::files::{ExpansionConfig, LengthConfig, TextConfig, TokenizerConfig};
 use crate::labels::{Labels, has_labels};
 use crate::modules::{ModuleResult, Pipeline, Skiplist, SparsePooling};
 use crate::network::HeadKind;
@@ -104,6 +104,18 @@ pub(crate) struct Prompts {
     /// Maximum numbers of tokens, if they are less than that of the model.
     pub(crate) query_length: Option<usize>,
     pub(crate) passage_length: Option<usize>,
+    /// Tokens that are appended to queries.
+    pub(crate) expansion: Option<Expansion>,
+}
+
+/// Tokens that are appended to queries, as in ColBERT.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expansion {
+    pub(crate) token: u32,
+    /// Number of tokens of a query with them.
+    pub(crate) length: usize,
+    /// Whether tokens attend to them.
+    pub(crate) attend: bool,
 }
 
 impl Embedding {
@@ -156,7 +168,14 @@ impl ModelSpec {
         if let WeightsFile::Safetensors(_, architecture) = &mut weights {
             architecture.limit_positions(max_length);
         }
-        let prompts = prompts(&texts, &lengths, settings);
+        let mut prompts = prompts(&texts, &lengths, settings);
+        if let Some(expansion) = &lengths.expansion {
+            let mask = tokenizer_config.mask.as_deref();
+            prompts.expansion = Some(expansion_of(expansion, mask, &tokenizer, &weights, &base)?);
+            if expansion.is_fixed {
+                prompts.query_length = Some(expansion.length);
+            }
+        }
         let purpose = if has_labels(&config)? {
             reject_embedding_settings(settings)?;
             classification(&config, &pipeline, &texts, root)?
@@ -188,7 +207,48 @@ fn prompts(texts: &TextConfig, lengths: &LengthConfig, settings: &Settings) -> P
         named: texts.prompts.clone(),
         query_length: lengths.query_length,
         passage_length: lengths.document_length,
+        expansion: None,
     }
+}
+
+/// Returns the tokens that are appended to queries, and checks that the network can compute their vectors.
+fn expansion_of(
+    config: &ExpansionConfig,
+    mask: Option<&str>,
+    tokenizer: &Tokenizer,
+    weights: &WeightsFile,
+    base: &Path,
+) -> Result<Expansion, LoadError> {
+    let error = |problem: &str| file_error(base, &format!("specifies `query_expansion` {problem}"));
+    let token = config.token.as_deref().or(mask);
+    let token = token.and_then(|token| tokenizer.id(token));
+    let token =
+        token.ok_or_else(|| error("without a token of the vocabulary, expected `token` or a mask token"))?;
+    let longest = tokenizer.max_length();
+    if config.length > longest {
+        let problem = format!("with the `length` {}, expected at most {longest}", config.length);
+        return Err(error(&problem));
+    }
+    let windows = match weights {
+        WeightsFile::Onnx(_) => Some(0),
+        WeightsFile::Safetensors(_, architecture) => architecture
+            .layers
+            .layers
+            .iter()
+            .filter_map(|layer| layer.window)
+            .min(),
+    };
+    // A token that attends only to tokens nearby must not be surrounded only by those that no token attends to.
+    if !config.attend && windows.is_some_and(|window| window < config.length) {
+        return Err(error(
+            "with `attend` false, which this network does not support for that length",
+        ));
+    }
+    Ok(Expansion {
+        token,
+        length: config.length,
+        attend: config.attend,
+    })
 }
 
 /// Returns the purpose of a network with a classification head.
@@ -237,7 +297,8 @@ fn embedding(
         .is_some_and(|task| (task == "fill-mask") != is_sparse)
     {
         let message = format!(
-            "has a length file with `transformer_task` \"{}\", expected fill-mask before SpladePooling, and feature-extraction otherwise",
+            "has a length file with `transformer_task` \"{}\", expected fill-mask before SpladePooling, and feature-extraction \
+             otherwise",
             lengths.task.as_deref().unwrap_or_default()
         );
         return Err(file_error(base, &message));
@@ -253,6 +314,11 @@ fn embedding(
                 "not supported by models without the module Pooling",
             ));
         }
+    }
+    if prompts.expansion.is_some() && !matches!(result, ModuleResult::Tokens { .. }) {
+        let message =
+            "specifies `query_expansion`, expected null in models that do not compute vectors of tokens";
+        return Err(file_error(base, message));
     }
     Ok(match result {
         ModuleResult::Vector {

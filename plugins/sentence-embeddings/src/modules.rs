@@ -1,5 +1,5 @@
-//! The modules that `modules.json` lists: the network, and what turns the vectors of its tokens into a result. `stages` has those that
-//! change a vector.
+//! The modules that `modules.json` lists: the network, and what turns the vectors of its tokens into a result. `stages` has those
+//! that change a vector.
 
 use std::path::{Path, PathBuf};
 
@@ -111,7 +111,7 @@ impl Module {
     }
 }
 
-const EXPECTED: &str = "Transformer, MLMTransformer, Pooling, SpladePooling, MultiVectorMask, Dense, LayerNorm, Normalize or Dropout";
+const EXPECTED: &str = "Transformer, MLMTransformer, Pooling, SpladePooling, MultiVectorMask, Dense, LayerNorm, Normalize, Dropout";
 
 /// Keys of `config.json` of Pooling, of newer and older versions.
 static POOLING: &[Key] = &honored([
@@ -204,8 +204,8 @@ impl ModuleResult {
             (Self::Vector { stages, .. }, Feature::Sentence) => stages,
             (Self::Tokens { stages, .. }, Feature::Tokens) => stages,
             _ => {
-                let message = "is a module whose input no module before it produces; expected `module_input_name` `token_embeddings` \
-                               before Pooling, and `sentence_embedding` after it";
+                let message = "is a module whose input no module before it produces; expected `module_input_name` \
+                               `token_embeddings` before Pooling, and `sentence_embedding` after it";
                 return Err(file_error(directory, message));
             }
         };

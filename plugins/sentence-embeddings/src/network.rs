@@ -1,7 +1,7 @@
 //! A network that an `Architecture` describes, on packed tokens: the sequences of a batch are concatenated without padding.
 
 use plugin_sdk::LoadError;
-use transformer::{Encoder, GemmExecutor, Linear, Norm, NormKind, Pooling, Tokens, Weights};
+use transformer::{Encoder, GemmExecutor, Linear, Norm, NormKind, Pooling, Sequence, Tokens, Weights};
 
 use crate::architectures::{Architecture, EmbeddingsShape, PositionsShape};
 use crate::heads::{Classifier, MaskedLm};
@@ -84,15 +84,18 @@ impl Network {
     /// Computes the vectors of all tokens of all sequences, concatenated. All IDs must be in the vocabulary, and no sequence may be
     /// longer than the number of positions.
     pub(crate) fn states(&self, sequences: &[&Tokens]) -> Vec<f32> {
-        let mut ranges = Vec::with_capacity(sequences.len());
         let mut count = 0;
+        let mut rows = Vec::with_capacity(sequences.len());
         for tokens in sequences {
-            ranges.push(count..count + tokens.len());
+            rows.push(Sequence {
+                rows: count..count + tokens.len(),
+                attended: tokens.len() - tokens.unattended,
+            });
             count += tokens.len();
         }
         let gemm = GemmExecutor::new();
         let mut states = self.embeddings.embed(&gemm, sequences, count);
-        self.layers.apply(&gemm, &ranges, &mut states);
+        self.layers.apply(&gemm, &rows, &mut states);
         if let Some(norm) = &self.final_norm {
             norm.apply(&mut states);
         }

@@ -29,8 +29,8 @@ pub struct Settings {
     /// Text that is prepended to each text. Default: from the model directory.
     #[serde(default)]
     pub(crate) prompts: PromptSettings,
-    /// Keys of the JSON files in the directory that this plugin does not know and that do not affect the results. Unknown keys are errors
-    /// otherwise.
+    /// Keys of the JSON files in the directory that this plugin does not know and that do not affect the results. Unknown keys are
+    /// errors otherwise.
     #[serde(default)]
     pub(crate) ignored_keys: Vec<String>,
     /// Maximum number of passages in an item of the tasks `similarity` and `rerank`.

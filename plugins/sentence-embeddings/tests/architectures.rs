@@ -153,10 +153,12 @@ fn sparse_vectors_match_the_reference() {
 fn the_vectors_of_tokens_match_the_reference() {
     let reference = reference_json("architectures.json");
     let vectors = |outcome: Result<Json, Failure>| numbers(&outcome.expect("computed")["embeddings"]);
-    for task in ["query", "passage"] {
-        let expected = list(&reference["expected"]["tokens"][task]);
-        let expected: Vec<_> = expected.iter().map(numbers).collect();
-        check("tokens", task, list(&reference["texts"]), vectors, &expected);
+    for name in ["tokens", "tokens_expanded", "tokens_attended"] {
+        for task in ["query", "passage"] {
+            let expected = list(&reference["expected"][name][task]);
+            let expected: Vec<_> = expected.iter().map(numbers).collect();
+            check(name, task, list(&reference["texts"]), vectors, &expected);
+        }
     }
 }
 

@@ -151,6 +151,13 @@ fn values_that_are_not_supported_are_errors_that_name_the_file_the_key_and_the_v
         (
             LABELS,
             config,
+            "num_labels",
+            json!(5),
+            "3, the number of labels in `id2label`",
+        ),
+        (
+            LABELS,
+            config,
             "problem_type",
             json!("ranking"),
             "single_label_classification",
@@ -210,13 +217,6 @@ fn values_that_are_not_supported_are_errors_that_name_the_file_the_key_and_the_v
             "model_args",
             json!({"gguf_file": "a"}),
             "{} or null",
-        ),
-        (
-            TOKENS,
-            lengths,
-            "query_expansion",
-            json!({"strategy": "fixed"}),
-            "null",
         ),
         (
             BERT,
@@ -624,4 +624,36 @@ fn the_models_are_those_of_the_reference() {
         let name = entry.expect("read the directory").file_name();
         assert!(expected.contains_key(name.to_str().expect("UTF-8")), "{name:?}");
     }
+}
+
+#[test]
+fn an_unsupported_query_expansion_is_an_error() {
+    let of = |expansion: Json| {
+        ModelCopy::of(TOKENS).set("sentence_bert_config.json", "query_expansion", &expansion)
+    };
+    for (expansion, expected) in [
+        (
+            json!({"strategy": "max", "length": 9}),
+            "has `strategy` \"max\", expected fixed or min",
+        ),
+        (json!({"strategy": "fixed"}), "has no `length`"),
+        (json!({"length": 65}), "with the `length` 65, expected at most 64"),
+        (
+            json!({"length": 9, "token": "[NONE]"}),
+            "without a token of the vocabulary",
+        ),
+    ] {
+        let message = of(expansion).load_error();
+        assert!(message.contains(expected), "{message}");
+    }
+    let copy = ModelCopy::of(BERT).set(
+        "sentence_bert_config.json",
+        "query_expansion",
+        &json!({"length": 9}),
+    );
+    let message = copy.load_error();
+    assert!(
+        message.contains("expected null in models that do not compute vectors of tokens"),
+        "{message}"
+    );
 }

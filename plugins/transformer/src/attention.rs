@@ -20,6 +20,25 @@ const QUERIES: usize = 512;
 /// The same for layers in which a token attends only to tokens nearby.
 const QUERIES_OF_WINDOW: usize = 128;
 
+/// A sequence of tokens in a matrix with a row for each token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// The rows of its tokens.
+    pub rows: Range<usize>,
+    /// Number of its first tokens, which the tokens attend to. They do not attend to the others.
+    pub attended: usize,
+}
+
+impl From<Range<usize>> for Sequence {
+    /// A sequence whose tokens attend to all of its tokens.
+    fn from(rows: Range<usize>) -> Self {
+        Self {
+            attended: rows.len(),
+            rows,
+        }
+    }
+}
+
 /// Sizes of the attention of a layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention<'a> {
@@ -47,17 +66,17 @@ impl Attention<'_> {
         (self.heads + 2 * self.key_value_heads) * self.head_size
     }
 
-    /// Writes the attention output to `context`, one row per token. Each row of `projected` contains the queries, keys and values of
-    /// a token. Rotates the queries and keys in place. `sequences` are ranges of rows.
+    /// Writes the attention output to `context`, one row per token. Each row of `projected` contains the queries, keys and values
+    /// of a token. Rotates the queries and keys in place.
     pub(crate) fn apply(
         self,
         gemm: &GemmExecutor,
         projected: &mut [f32],
-        sequences: &[Range<usize>],
+        sequences: &[Sequence],
         context: &mut [f32],
     ) {
         let (width, stride) = (self.width(), self.projected_width());
-        for rows in sequences {
+        for Sequence { rows, attended } in sequences {
             let projected = &mut projected[rows.start * stride..rows.end * stride];
             if let Some(rotary) = self.rotary {
                 rotary.apply(
@@ -70,7 +89,7 @@ impl Attention<'_> {
             let (projected, context) = (&*projected, &mut context[rows.start * width..rows.end * width]);
             let outputs: Vec<_> = (0..self.heads)
                 .into_par_iter()
-                .map(|head| self.attend(gemm, projected, rows.len(), head))
+                .map(|head| self.attend(gemm, projected, rows.len(), *attended, head))
                 .collect();
             for (head, outputs) in outputs.iter().enumerate() {
                 let tokens = context
@@ -83,8 +102,15 @@ impl Attention<'_> {
         }
     }
 
-    /// Returns the output of one head for each of the `count` tokens of a sequence.
-    fn attend(self, gemm: &GemmExecutor, projected: &[f32], count: usize, head: usize) -> Vec<f32> {
+    /// Returns the output of one head for each of the `count` tokens of a sequence, of which the first are attended to.
+    fn attend(
+        self,
+        gemm: &GemmExecutor,
+        projected: &[f32],
+        count: usize,
+        attended: usize,
+        head: usize,
+    ) -> Vec<f32> {
         let mut outputs = vec![0.0; count * self.head_size];
         let queries = if self.window.is_some() {
             QUERIES_OF_WINDOW
@@ -95,12 +121,12 @@ impl Attention<'_> {
         for (block, outputs) in outputs.chunks_mut(queries * self.head_size).enumerate() {
             let start = block * queries;
             let rows = start..start + outputs.len() / self.head_size;
-            self.attend_block(gemm, projected, count, head, rows, &mut scores, outputs);
+            self.attend_block(gemm, projected, attended, head, rows, &mut scores, outputs);
         }
         outputs
     }
 
-    /// Writes the output of one head for the tokens `queries` of a sequence of `count` tokens.
+    /// Writes the output of one head for the tokens `queries` of a sequence, whose first `attended` tokens are attended to.
     #[allow(
         clippy::too_many_arguments,
         reason = "what a head and a block of it consist of"
@@ -109,15 +135,15 @@ impl Attention<'_> {
         self,
         gemm: &GemmExecutor,
         projected: &[f32],
-        count: usize,
+        attended: usize,
         head: usize,
         queries: Range<usize>,
         scores: &mut Vec<f32>,
         outputs: &mut [f32],
     ) {
         // The keys that any of the queries attends to.
-        let first = self.visible(queries.start, count).start;
-        let keys = first..self.visible(queries.end - 1, count).end;
+        let first = self.visible(queries.start, attended).start;
+        let keys = first..self.visible(queries.end - 1, attended).end;
         let key_head = head / (self.heads / self.key_value_heads);
         scores.clear();
         scores.resize(queries.len() * keys.len(), 0.0);
@@ -137,7 +163,7 @@ impl Attention<'_> {
             if let Some(relative) = self.relative {
                 relative.add(head, token, keys.start, row);
             }
-            let visible = self.visible(token, count);
+            let visible = self.visible(token, attended);
             row[..visible.start - first].fill(0.0);
             row[visible.end - first..].fill(0.0);
             Softmax::new_mut(&mut row[visible.start - first..visible.end - first]).dispatch();
@@ -153,9 +179,13 @@ impl Attention<'_> {
         );
     }
 
-    /// Returns the tokens that a token of a sequence of `count` tokens attends to.
-    fn visible(self, token: usize, count: usize) -> Range<usize> {
-        let end = if self.causal { token + 1 } else { count };
+    /// Returns the tokens that a token attends to, of the first `attended` tokens of a sequence.
+    fn visible(self, token: usize, attended: usize) -> Range<usize> {
+        let end = if self.causal {
+            attended.min(token + 1)
+        } else {
+            attended
+        };
         match self.window {
             None => 0..end,
             Some(window) => token.saturating_sub(window)..end.min(token + window + 1),
@@ -183,8 +213,8 @@ pub(crate) struct RelativeBias {
     positions: usize,
 }
 
-/// Description of learned numbers by distance. Distances are sorted into buckets, as in T5: half of the buckets for either direction, and
-/// of these one for each small distance and the rest for ranges that grow logarithmically.
+/// Description of learned numbers by distance. Distances are sorted into buckets, as in T5: half of the buckets for either
+/// direction, and of these one for each small distance and the rest for ranges that grow logarithmically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelativePositions {
     /// Name of the tensor, with a row for each bucket and a column for each head.

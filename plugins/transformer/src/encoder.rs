@@ -1,11 +1,9 @@
 //! The layers of an encoder. Sizes, variants and tensor names are data, so that all kinds of encoders share the same code.
 
-use std::ops::Range;
-
 use plugin_sdk::LoadError;
 use rten_gemm::GemmExecutor;
 
-use crate::attention::{Attention, RelativeBias, RelativePositions};
+use crate::attention::{Attention, RelativeBias, RelativePositions, Sequence};
 use crate::linear::{Activation, Linear, Norm, NormKind};
 use crate::rotary::{Rotary, RotaryTable};
 use crate::weights::Weights;
@@ -226,8 +224,8 @@ impl Encoder {
         self.shape.width
     }
 
-    /// Applies all layers to `states`, which has one row per token. `sequences` are ranges of rows.
-    pub fn apply(&self, gemm: &GemmExecutor, sequences: &[Range<usize>], states: &mut [f32]) {
+    /// Applies all layers to `states`, which has one row per token.
+    pub fn apply(&self, gemm: &GemmExecutor, sequences: &[Sequence], states: &mut [f32]) {
         let (shape, count) = (&self.shape, states.len() / self.shape.width);
         let normed = match shape.norms {
             Norms::Before => count * shape.width,
@@ -338,7 +336,7 @@ impl Layer {
         gemm: &GemmExecutor,
         shape: &Shape,
         attention: Attention<'_>,
-        sequences: &[Range<usize>],
+        sequences: &[Sequence],
         states: &mut [f32],
         scratch: &mut Scratch,
     ) {

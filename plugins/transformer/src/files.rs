@@ -1,8 +1,8 @@
 //! Reading of JSON files in a model directory.
 //!
 //! A model directory describes how its results are computed, so a key that is ignored silently means wrong results. A
-//! [`ConfigFile`] is therefore read together with tables of [`Key`]s, which state for each key whether it is honored, irrelevant, or
-//! supported only with certain values. All other keys are errors.
+//! [`ConfigFile`] is therefore read together with tables of [`Key`]s, which state for each key whether it is honored, irrelevant,
+//! or supported only with certain values. All other keys are errors.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -64,7 +64,8 @@ impl Linear {
         Self::load_parts(gemm, weights, &[(name.to_owned(), outputs)], inputs, false)
     }
 
-    /// Loads several layers with the same input as one. `parts` are their names and numbers of outputs, in the order of the outputs.
+    /// Loads several layers with the same input as one. `parts` are their names and numbers of outputs, in the order of the
+    /// outputs.
     ///
     /// # Errors
     /// A tensor is missing or has a different shape.
@@ -268,8 +269,8 @@ impl Activation {
             .for_each(|values| self.apply_to(values));
     }
 
-    /// Multiplies the first half of each row of `width` numbers, after applying the function to it, by the second half. The result is in
-    /// the first half.
+    /// Multiplies the first half of each row of `width` numbers, after applying the function to it, by the second half. The result
+    /// is in the first half.
     pub(crate) fn apply_gated(self, rows: &mut [f32], width: usize) {
         rows.par_chunks_mut(width * ROWS).for_each(|rows| {
             for row in rows.chunks_exact_mut(width) {

@@ -23,8 +23,8 @@ pub enum RotaryScaling {
     None,
     /// All frequencies are divided by this factor.
     Linear(f32),
-    /// The base is multiplied by this factor, and the frequencies are divided by a power of it, so that the lowest is divided by the whole
-    /// factor and more.
+    /// The base is multiplied by this factor, and the frequencies are divided by a power of it, so that the lowest is divided by
+    /// the whole factor and more.
     Ntk(f32),
 }
 

@@ -43,6 +43,8 @@ pub struct Tokens {
     pub types: Vec<u32>,
     /// Number of first tokens that pooling skips.
     pub skipped: usize,
+    /// Number of last tokens that no token attends to.
+    pub unattended: usize,
 }
 
 #[allow(clippy::len_without_is_empty, reason = "there is always at least one")]
@@ -54,6 +56,7 @@ impl Tokens {
             ids,
             types,
             skipped: 0,
+            unattended: 0,
         }
     }
 
@@ -269,17 +272,12 @@ impl Tokenizer {
             true => self.encode_end("", text, limit),
             false => self.encode_beginning("", text, limit),
         };
-        let ((mut one, mut encoding), (mut other, mut pair)) = (encode(first)?, encode(second)?);
+        let ((one, mut encoding), (other, mut pair)) = (encode(first)?, encode(second)?);
         let budget = self.budget(true, limit);
-        // If both are truncated to half of an odd number, the longer one keeps one more, so the whole texts have to be compared.
+        // If both are truncated to half of an odd number, the longer one keeps one more.
         if truncate && budget % 2 == 1 && encoding.len().min(pair.len()) > budget {
-            for (text, beginning, encoding) in
-                [(first, &mut one, &mut encoding), (second, &mut other, &mut pair)]
-            {
-                if beginning.len() < text.len() {
-                    (*beginning, *encoding) = self.encode_end("", text, limit)?;
-                }
-            }
+            encoding = self.encode_words(one, limit, from_left)?;
+            pair = self.encode_words(other, limit, from_left)?;
         }
         pair.set_type_ids(vec![1; pair.len()]);
         let (encoding, pair) = if truncate {
@@ -411,6 +409,31 @@ impl Tokenizer {
         Ok((text, encoding.map_err(|error| invalid(&error))?))
     }
 
+    /// Tokenizes as many words of a text as have `limit` tokens. These are the tokens that the reference implementation compares to
+    /// find the longer text of a pair.
+    fn encode_words(&self, text: &str, limit: usize, from_left: bool) -> Result<Encoding, ItemError> {
+        let encoding = self.inner.encode(&*self.lowercased(text), false);
+        let mut encoding = encoding.map_err(|error| invalid(&error))?;
+        if encoding.len() > limit {
+            let words = encoding.get_word_ids();
+            let rest = words.len() - limit;
+            // The last of the words may have more tokens.
+            let more = match from_left {
+                true => words[..rest]
+                    .iter()
+                    .rev()
+                    .take_while(|word| **word == words[rest])
+                    .count(),
+                false => words[limit..]
+                    .iter()
+                    .take_while(|word| **word == words[limit - 1])
+                    .count(),
+            };
+            encoding.truncate(limit + more, 0, direction(from_left));
+        }
+        Ok(encoding)
+    }
+
     fn with_special_tokens(&self, encoding: Encoding, pair: Option<Encoding>) -> Result<Encoding, ItemError> {
         self.inner
             .post_process(encoding, pair, true)
@@ -439,6 +462,7 @@ impl Tokenizer {
                 false => vec![0; count],
             },
             skipped: 0,
+            unattended: 0,
         })
     }
 }

@@ -156,8 +156,8 @@ impl<'a> Weights<'a> {
         rows.ok_or_else(|| LoadError::new(format_args!("it has no tensor `{name}`")))
     }
 
-    /// Checks that all tensors were used. `is_irrelevant` receives the names of the others, without the prefix of the encoder if they
-    /// have it.
+    /// Checks that all tensors were used. `is_irrelevant` receives the names of the others, without the prefix of the encoder if
+    /// they have it.
     ///
     /// # Errors
     /// A tensor was not used and is not irrelevant.

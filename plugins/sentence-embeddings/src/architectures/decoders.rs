@@ -24,8 +24,8 @@ struct Variant {
 pub(super) const DECODERS: Family = Family {
     model_types: &["qwen3", "qwen2", "mistral", "llama"],
     models: "Qwen3-Embedding, e5-mistral, linq-embed-mistral",
-    layers: "rotary positions, SwiGLU, root mean square normalization before each part, grouped queries; `qwen3` normalizes queries and \
-             keys, `qwen2` has biases",
+    layers: "rotary positions, SwiGLU, RMS normalization before each part, grouped queries; `qwen3` normalizes queries and keys, \
+             `qwen2` has biases",
     keys: keys![
         honored([
             "hidden_size",

@@ -221,7 +221,8 @@ fn activation(config: &ConfigFile, key: &str, default: &str) -> Result<Activatio
         .ok_or_else(|| config.unsupported(key, Activation::NAMES))
 }
 
-/// Returns the rotary positions that `rope_parameters` or its older name `rope_scaling` describe. `theta` is the default of the base.
+/// Returns the rotary positions that `rope_parameters` or its older name `rope_scaling` describe. `theta` is the default of the
+/// base.
 fn rotary(
     config: &ConfigFile,
     parameters: Option<&ConfigFile>,

@@ -197,7 +197,7 @@ impl EmbedWords {
         let (what, example) = role.phrases();
         Self {
             info: info(format!(
-                "Computes the sparse vector of {what}: the words of the vocabulary with positive numbers, in the order of their IDs."
+                "Computes the sparse vector of {what}: the words of the vocabulary with positive numbers, by their IDs."
             ))
             .sparse_embedding()
             .parameters::<TextParameters>()

@@ -12,7 +12,7 @@ pub(crate) use embed::{Embed, EmbedTokens, EmbedWords};
 pub(crate) use questions::{Rerank, Similarity};
 
 use crate::SentenceEmbeddings;
-use crate::model_spec::Prompts;
+use crate::model_spec::{Expansion, Prompts};
 
 /// Default maximum number of tokens of a batch. Larger batches do not increase throughput, because nothing is padded.
 const BATCH_TOKENS: u64 = 2048;
@@ -110,6 +110,9 @@ impl TextReader {
         if self.skips_prompt && !prompt.is_empty() {
             tokens.skipped = model.tokenizer.prompt_length(prompt)?;
         }
+        if let Some(expansion) = self.prompts.expansion.filter(|_| self.role == Role::Query) {
+            expand(&mut tokens, expansion);
+        }
         Ok(tokens)
     }
 
@@ -135,6 +138,16 @@ impl TextReader {
     /// Returns a text of about `weight` tokens.
     pub(crate) fn sample(&self, model: &SentenceEmbeddings, weight: u64) -> Option<String> {
         model.tokenizer.sample(self.default_prompt(), weight)
+    }
+}
+
+/// Appends tokens to a query.
+fn expand(tokens: &mut Tokens, expansion: Expansion) {
+    let added = expansion.length.saturating_sub(tokens.len());
+    tokens.ids.extend(std::iter::repeat_n(expansion.token, added));
+    tokens.types.extend(std::iter::repeat_n(0, added));
+    if !expansion.attend {
+        tokens.unattended = added;
     }
 }
 

@@ -1,13 +1,15 @@
 """Generates small models of all supported networks, with random weights, and their results.
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt
-    venv/bin/python architectures.py
+    venv/bin/python architectures.py [NAME...]
 
-The models are in ../models, and the results in architectures.json.
+Without names, all are generated. The models are in ../models, and the results in architectures.json.
 """
 
 import json
 import shutil
+import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -119,7 +121,8 @@ def with_modules(name, kind, network, style, modules, prepare=None, **options):
     """Saves a model of the class `kind` of sentence-transformers, and loads it."""
     scratch = saved(f"{name}.scratch", network, style)
     task = options.pop("task", "feature-extraction")
-    transformer = Transformer(str(scratch), transformer_task=task)
+    expansion = options.pop("query_expansion", None)
+    transformer = Transformer(str(scratch), transformer_task=task, query_expansion=expansion)
     model = kind(modules=[transformer, *modules], device="cpu", **options)
     folder = MODELS / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -156,7 +159,7 @@ def sparse(name, network, style, **options):
     return {"query": rounded([model.encode_query([text], convert_to_sparse_tensor=False)[0] for text in TEXTS])}
 
 
-def vectors_of_tokens(name, network, style):
+def vectors_of_tokens(name, network, style, **options):
     width = network.config.hidden_size
     modules = [
         Dense(width, 8, bias=False, activation_function=torch.nn.Identity(), module_input_name="token_embeddings"),
@@ -164,7 +167,7 @@ def vectors_of_tokens(name, network, style):
         MultiVectorMask(skiplist_words=["a", "the", ",", "."]),
     ]
     random(modules[0])
-    model = with_modules(name, MultiVectorEncoder, network, style, modules, prompts=PROMPTS)
+    model = with_modules(name, MultiVectorEncoder, network, style, modules, prompts=PROMPTS, **options)
     return {
         "query": [rounded(model.encode_query([text])[0]) for text in TEXTS],
         "passage": [rounded(model.encode_document([text])[0]) for text in TEXTS],
@@ -218,23 +221,27 @@ def main():
     dense = [Dense(16, 12, use_residual=True), LayerNorm(12), Dense(12, 12, bias=False, use_residual=True), Normalize()]
     for module in dense[:3]:
         random(module)
-    expected = {
-        "roberta": embedding("roberta", RobertaModel(RobertaConfig(**roberta, type_vocab_size=1)), "roberta"),
-        "distilbert": embedding("distilbert", DistilBertModel(DistilBertConfig(**distilbert)), "bert"),
-        "mpnet": embedding("mpnet", MPNetModel(MPNetConfig(**roberta)), "roberta", modules=[Normalize()]),
-        "albert": embedding("albert", AlbertModel(AlbertConfig(**albert)), "bert"),
-        "modernbert": embedding("modernbert", ModernBertModel(ModernBertConfig(**modern)), "bert", "cls"),
-        "modernbert_biased": embedding(
+    models = {
+        "roberta": lambda: embedding("roberta", RobertaModel(RobertaConfig(**roberta, type_vocab_size=1)), "roberta"),
+        "distilbert": lambda: embedding("distilbert", DistilBertModel(DistilBertConfig(**distilbert)), "bert"),
+        "mpnet": lambda: embedding("mpnet", MPNetModel(MPNetConfig(**roberta)), "roberta", modules=[Normalize()]),
+        "albert": lambda: embedding("albert", AlbertModel(AlbertConfig(**albert)), "bert"),
+        "modernbert": lambda: embedding("modernbert", ModernBertModel(ModernBertConfig(**modern)), "bert", "cls"),
+        "modernbert_biased": lambda: embedding(
             "modernbert_biased",
             ModernBertModel(ModernBertConfig(**modern, norm_bias=True, attention_bias=True, mlp_bias=True)),
             "bert",
         ),
-        "nomic": embedding("nomic", NomicBertModel(NomicBertConfig(**bert)), "bert", modules=[Normalize()], prompts=PROMPTS),
-        "gte": embedding("gte", GteModel(GteConfig(**bert)), "bert", "cls"),
-        "gte_ntk": embedding("gte_ntk", GteModel(GteConfig(**bert, type_vocab_size=0)), "bert", "cls", prepare=ntk),
-        "qwen3": embedding("qwen3", Qwen3Model(Qwen3Config(**qwen3)), "decoder", "lasttoken", [Normalize()], prompts=PROMPTS),
-        "qwen2": embedding("qwen2", Qwen2Model(Qwen2Config(**decoder)), "decoder", "lasttoken"),
-        "mistral": embedding(
+        "nomic": lambda: embedding(
+            "nomic", NomicBertModel(NomicBertConfig(**bert)), "bert", modules=[Normalize()], prompts=PROMPTS
+        ),
+        "gte": lambda: embedding("gte", GteModel(GteConfig(**bert)), "bert", "cls"),
+        "gte_ntk": lambda: embedding("gte_ntk", GteModel(GteConfig(**bert, type_vocab_size=0)), "bert", "cls", prepare=ntk),
+        "qwen3": lambda: embedding(
+            "qwen3", Qwen3Model(Qwen3Config(**qwen3)), "decoder", "lasttoken", [Normalize()], prompts=PROMPTS
+        ),
+        "qwen2": lambda: embedding("qwen2", Qwen2Model(Qwen2Config(**decoder)), "decoder", "lasttoken"),
+        "mistral": lambda: embedding(
             "mistral",
             MistralModel(
                 MistralConfig(
@@ -246,12 +253,12 @@ def main():
             "decoder",
             "weightedmean",
         ),
-        "llama": embedding("llama", LlamaModel(LlamaConfig(**decoder, attention_bias=True, mlp_bias=True)), "decoder"),
-        "bidirectional": embedding("bidirectional", LlamaModel(LlamaConfig(**decoder, is_causal=False)), "decoder"),
-        "modules": embedding(
+        "llama": lambda: embedding("llama", LlamaModel(LlamaConfig(**decoder, attention_bias=True, mlp_bias=True)), "decoder"),
+        "bidirectional": lambda: embedding("bidirectional", LlamaModel(LlamaConfig(**decoder, is_causal=False)), "decoder"),
+        "modules": lambda: embedding(
             "modules", BertModel(BertConfig(**bert)), "bert", modules=dense, prompts=PROMPTS, truncate_dim=10
         ),
-        "poolings": embedding(
+        "poolings": lambda: embedding(
             "poolings",
             BertModel(BertConfig(**bert)),
             "bert",
@@ -268,8 +275,14 @@ def main():
         ("sparse_modernbert", ModernBertForMaskedLM(ModernBertConfig(**modern)), "bert"),
     ]:
         options = dict(pooling_strategy="sum", activation_function="log1p_relu") if "distil" in name else {}
-        expected[name] = sparse(name, network, style, **options)
-    expected["tokens"] = vectors_of_tokens("tokens", BertModel(BertConfig(**bert)), "bert")
+        models[name] = partial(sparse, name, network, style, **options)
+    for name, expansion in [
+        ("tokens", None),
+        ("tokens_expanded", {"strategy": "fixed", "attend": False, "length": 12}),
+        ("tokens_attended", {"strategy": "min", "attend": True, "length": 12, "token": "[UNK]"}),
+    ]:
+        network = BertModel(BertConfig(**bert))
+        models[name] = partial(vectors_of_tokens, name, network, "bert", query_expansion=expansion)
     for name, network, style in [
         ("labels_bert", BertForSequenceClassification(BertConfig(**bert, **labels)), "bert"),
         ("labels_distilbert", DistilBertForSequenceClassification(DistilBertConfig(**distilbert)), "bert"),
@@ -291,9 +304,12 @@ def main():
         ("labels_gte", GteForSequenceClassification(GteConfig(**bert, **labels, type_vocab_size=2)), "bert"),
         ("labels_qwen3", Qwen3ForSequenceClassification(Qwen3Config(**qwen3, **labels)), "decoder"),
     ]:
-        expected[name] = classifier(name, network, style)
-    content = {"texts": TEXTS, "pairs": PAIRS, "expected": expected}
-    (HERE / "architectures.json").write_text(json.dumps(content, ensure_ascii=False))
+        models[name] = partial(classifier, name, network, style)
+    file = HERE / "architectures.json"
+    expected = json.loads(file.read_text())["expected"] if sys.argv[1:] else {}
+    for name in sys.argv[1:] or models:
+        expected[name] = models[name]()
+    file.write_text(json.dumps({"texts": TEXTS, "pairs": PAIRS, "expected": expected}, ensure_ascii=False))
 
 
 if __name__ == "__main__":
