@@ -90,7 +90,7 @@ fn the_memory_of_a_rejected_request_stays_around_the_size_of_its_body() {
     let cases = [
         (
             "/v1/embeddings",
-            format!(r#"{{"model":"m.embed","input":[{}]}}"#, repeated("1")),
+            format!(r#"{{"model":"m.embed","input":[{}]}}"#, repeated("-1")),
         ),
         (
             "/v1/embeddings",

@@ -432,7 +432,7 @@ fn works_in_every_protocol(server: &Server, model: &str, text: &str, vector: [f6
     }
     let unknown = server
         .post("/embed", &json!({"inputs": text, "prompt_name": "query"}))
-        .expect(400)
+        .expect(422)
         .json();
     assert!(
         unknown["error"]

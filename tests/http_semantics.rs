@@ -173,7 +173,7 @@ fn a_truncated_request_gets_an_error_if_the_client_still_reads() {
 fn options_lists_the_methods_of_every_route() {
     let server = start("api_keys = [\"a-key-of-a-client\"]");
     for (target, allow) in [
-        ("/", "GET, HEAD, OPTIONS"),
+        ("/", "GET, HEAD, POST, OPTIONS"),
         ("/livez", "GET, HEAD, OPTIONS"),
         ("/metrics", "GET, HEAD, OPTIONS"),
         ("/v1/models/m", "GET, HEAD, OPTIONS"),

@@ -22,7 +22,7 @@ use super::fixture::{Opened, Sure, claim_of, job, limits, reply_to, success};
 use crate::harness::postgres::Postgres;
 use crate::harness::tls::Authority;
 use crate::harness::tools::run;
-use crate::harness::{rounds, seed};
+use crate::harness::{eventually, rounds, seed};
 
 /// Delay of a client, or of a server, between two attempts.
 const RETRY: Duration = Duration::from_millis(5);
@@ -76,8 +76,15 @@ async fn servers_share_one_queue_and_learn_about_the_jobs_of_others() {
         first.expect("the store can be opened"),
         second.expect("the store can be opened"),
     );
+    // What was announced before a store listens is lost.
+    eventually("both stores to listen", || {
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE 'LISTEN %'";
+        match server.sql(count).trim() {
+            "2" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
     let mut changes = second.changes();
-    while changes.recv().await != Ok(JobChange::Unknown) {}
 
     let submitted = Sure(&first).submit(job("a")).await;
     let queued = JobChange::Queued {

@@ -57,6 +57,7 @@ fn an_empty_file_has_the_default_settings() {
             api_keys_file: None,
             admin_key: None,
             docs: true,
+            ui: true,
         },
         LoggingSettings {
             level: "info",

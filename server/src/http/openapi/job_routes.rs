@@ -83,7 +83,6 @@ pub(super) fn preference() -> Json {
             `idempotency-key` (repeated submissions return the same job), `x-job-label`, `x-job-ttl` (maximum wait, such as \
             `10m`) and `x-job-not-before` (a time, or a duration from now).",
         "schema": {"type": "string"},
-        "example": "respond-async",
     })
 }
 
@@ -185,7 +184,7 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, job:
             query(
                 "wait",
                 "Maximum time to wait until the job has ended, up to 300 s.",
-                json!({"type": "string", "pattern": "^([0-2]?[0-9]s|[0-9]{1,3}ms)$"}),
+                json!({"type": "string", "pattern": "^([0-9]{1,2}(\\.[0-9]+)?s?|[0-9]{1,5}ms)$"}),
             ),
         ],
         ..operation(

@@ -66,6 +66,12 @@ pub(super) fn table(cells: &Cells) -> Markup {
     }
 }
 
+/// Maximum size of the reason of a failure in bytes. The log has all of it.
+const MAX_REASON: usize = 80;
+
+/// Width of the bar of a request in pixels, as in the style sheet.
+const BAR_WIDTH: f64 = 180.0;
+
 /// The time of the day.
 fn time_of_day(unix_millis: u64) -> String {
     let seconds = unix_millis / 1000 % 86_400;
@@ -94,7 +100,7 @@ fn row(request: &NotableRequest, operator: bool) -> Markup {
             (request.protocol)
             @if let Some(items) = items { ", " (items) }
             @if operator {
-                @if let Some(reason) = &request.reason { br; span.bad { (shortened(reason, 150)) } }
+                @if let Some(reason) = &request.reason { br; span.bad { (shortened(reason, MAX_REASON)) } }
                 @if !request.id.is_empty() { br; small.muted { (shortened(&request.id, 40)) } }
             }
         }
@@ -111,7 +117,11 @@ fn stages(request: &NotableRequest) -> Markup {
     // The stages of different items overlap.
     let sum: f64 = stages.iter().map(std::time::Duration::as_secs_f64).sum();
     let total = request.total.as_secs_f64().max(sum).max(f64::MIN_POSITIVE);
-    let widths = stages.map(|stage| (stage.as_secs_f64() / total * 100.0).clamp(0.0, 100.0).round() as u32);
+    let widths = stages.map(|stage| {
+        (stage.as_secs_f64() / total * BAR_WIDTH)
+            .clamp(0.0, BAR_WIDTH)
+            .round() as u32
+    });
     let names = ["prepare", "queue", "inference", "encode"];
     let label: Vec<String> = names
         .iter()
@@ -121,10 +131,10 @@ fn stages(request: &NotableRequest) -> Markup {
     let label = label.join(", ");
     let mut start = 0;
     html! {
-        svg.stages viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label=(label) {
+        svg.stages role="img" aria-label=(label) {
             @for (stage, width) in widths.into_iter().enumerate() {
                 @if width > 0 {
-                    rect class={ "s" (stage) } x=(start) width=(width) height="10" {}
+                    path class={ "s" (stage) } d={ "M" (start) " 5h" (width) } {}
                 }
                 ({ start += width; "" })
             }
@@ -203,8 +213,8 @@ mod tests {
         let text = row(&request(), true).into_string();
         for part in [
             "prepare 10.0 ms, queue 30.0 ms, inference 50.0 ms, encode 1.00 ms",
-            "x=\"10\" width=\"30\"",
-            "x=\"40\" width=\"50\"",
+            "d=\"M18 5h54\"",
+            "d=\"M72 5h90\"",
         ] {
             assert!(text.contains(part), "{part} is missing: {text}");
         }
