@@ -55,7 +55,7 @@ async fn requests_are_counted_by_task_protocol_and_status() {
         .post("/v1/embeddings", &json!({"model": "m.embed", "input": "to be"}))
         .expect(200);
     server
-        .post("/v1/embeddings", &json!({"model": "m.embed", "input": [1]}))
+        .post("/v1/embeddings", &json!({"model": "m.embed", "input": [-1]}))
         .expect(400);
     let mut client = Grpc::connect(server.grpc_address()).await;
     for (method, message) in [

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use plugin_abi::json_error;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Unexpected, Visitor};
 
 /// An error in JSON, in the terms of JSON.
 #[derive(Debug)]
@@ -33,6 +33,37 @@ impl From<serde_json::Error> for JsonError {
     fn from(error: serde_json::Error) -> Self {
         Self(error)
     }
+}
+
+/// Reads an optional whole number, for members of a request. JSON does not distinguish `2.0` from `2`.
+pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    struct WholeNumber;
+
+    impl<'de> Visitor<'de> for WholeNumber {
+        type Value = Option<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a non-negative integer")
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            Ok(Some(number))
+        }
+
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+            // Casts saturate.
+            if number.fract() == 0.0 && number >= 0.0 {
+                return Ok(Some(number as u64));
+            }
+            Err(E::invalid_type(Unexpected::Float(number), &self))
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+
+    deserializer.deserialize_any(WholeNumber)
 }
 
 /// Parses a JSON document.

@@ -164,7 +164,8 @@ impl TaskMetrics {
                 "inference_background_queue_items",
                 "Items of jobs in the queue.",
             )?,
-            background_items: b.int_counter("inference_background_items_total", "Items of jobs in batches.")?,
+            background_items: b
+                .optional_int_counter("inference_background_items_total", "Items of jobs in batches.")?,
             queued_weight: b.int_gauge(
                 "inference_queue_weight",
                 "Total weight of the items in the queue, in the plugin's units, without those of jobs.",

@@ -48,6 +48,7 @@ struct EmbedRequest<'a> {
     input_type: Option<String>,
     embedding_types: Option<Vec<String>>,
     truncate: Option<String>,
+    #[serde(default, deserialize_with = "json::whole_number")]
     output_dimension: Option<u64>,
     #[serde(borrow)]
     max_tokens: Option<&'a RawValue>,

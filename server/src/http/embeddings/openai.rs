@@ -39,6 +39,7 @@ struct EmbeddingsRequest<'a> {
     #[serde(borrow)]
     input: &'a RawValue,
     encoding_format: Option<String>,
+    #[serde(default, deserialize_with = "crate::json::whole_number")]
     dimensions: Option<u64>,
     /// The encoding in requests of Jina.
     embedding_type: Option<String>,

@@ -51,6 +51,7 @@ struct Body<'a> {
     texts: Option<&'a RawValue>,
     #[serde(borrow)]
     documents: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "json::whole_number")]
     top_n: Option<u64>,
     return_documents: Option<bool>,
     return_text: Option<bool>,

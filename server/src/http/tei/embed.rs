@@ -25,6 +25,7 @@ struct EmbedRequest<'a> {
     truncation_direction: Option<String>,
     prompt_name: Option<String>,
     normalize: Option<bool>,
+    #[serde(default, deserialize_with = "json::whole_number")]
     dimensions: Option<u64>,
     encoding_format: Option<String>,
 }
