@@ -26,6 +26,7 @@ mod store;
 mod stored;
 mod timestamp;
 pub mod transition;
+pub mod webhooks;
 
 pub use attempt::{Attempt, NotBegun};
 pub use error::{Corruption, StoreError};

@@ -1,0 +1,188 @@
+//! The task that delivers messages: claims those that are due from the store, sends them, and records the outcome.
+//!
+//! A message is claimed for longer than an attempt takes, so a server that dies loses nothing: the message is due again
+//! after the claim, and its receiver recognizes it by its identifier.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::super::{Delivery, DeliveryOutcome, JobRecord, JobState, JobStore, StoreClock};
+use super::schedule::FailedAttempt;
+use super::sender::{Attempt, Message, Sender};
+
+/// Interval between looks for messages that are due.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Maximum interval while the store fails.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Time of a claim beyond that of an attempt.
+const CLAIM_RESERVE: Duration = Duration::from_secs(30);
+
+/// How an attempt to deliver ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookOutcome {
+    /// The receiver accepted the message.
+    Delivered,
+    /// The message will be sent again.
+    Retried,
+    /// The message was abandoned: its target is not allowed, its receiver does not want it, or a day has passed.
+    Abandoned,
+}
+
+/// Describes a job for its receiver.
+pub type Describe = Arc<dyn Fn(&JobRecord) -> Value + Send + Sync>;
+
+/// Counts the outcomes of attempts.
+pub type Count = Arc<dyn Fn(WebhookOutcome) + Send + Sync>;
+
+/// Delivers messages until it is dropped or stopped.
+pub struct DeliveryTask {
+    store: Arc<dyn JobStore>,
+    sender: Arc<Sender>,
+    describe: Describe,
+    count: Count,
+    clock: StoreClock,
+}
+
+impl DeliveryTask {
+    /// A task for the messages of a store.
+    pub fn new(
+        store: Arc<dyn JobStore>,
+        sender: Sender,
+        describe: Describe,
+        count: Count,
+        clock: StoreClock,
+    ) -> Self {
+        Self {
+            store,
+            sender: Arc::new(sender),
+            describe,
+            count,
+            clock,
+        }
+    }
+
+    /// Delivers messages until `stopping` completes. Attempts that run by then are completed.
+    pub async fn run(self, stopping: impl Future<Output = ()> + Send) {
+        let task = Arc::new(self);
+        let mut attempts = JoinSet::new();
+        let mut interval = POLL_INTERVAL;
+        tokio::pin!(stopping);
+        loop {
+            while attempts.try_join_next().is_some() {}
+            let claimed = task.claim(attempts.len()).await;
+            interval = match claimed {
+                Ok(deliveries) => {
+                    for delivery in deliveries {
+                        attempts.spawn(task.clone().deliver(delivery));
+                    }
+                    POLL_INTERVAL
+                }
+                Err(()) => (interval * 2).min(MAX_BACKOFF),
+            };
+            tokio::select! {
+                () = &mut stopping => break,
+                // A free place is used at once.
+                Some(_) = attempts.join_next() => {}
+                () = tokio::time::sleep(interval) => {}
+            }
+        }
+        while attempts.join_next().await.is_some() {}
+    }
+
+    /// The messages that are due, as many as there are free places.
+    async fn claim(&self, running: usize) -> Result<Vec<Delivery>, ()> {
+        let settings = self.sender.settings();
+        let free = settings.max_concurrency.saturating_sub(running);
+        if free == 0 {
+            return Ok(Vec::new());
+        }
+        let limit = u32::try_from(free).unwrap_or(u32::MAX);
+        let claimed = self
+            .store
+            .claim_deliveries(limit, settings.timeout + CLAIM_RESERVE);
+        claimed
+            .await
+            .map_err(|error| log::warn!("webhooks cannot be read from the store of jobs: {error}"))
+    }
+
+    async fn deliver(self: Arc<Self>, delivery: Delivery) {
+        let id = delivery.record.id;
+        let outcome = match self.message(&delivery) {
+            Some(message) => self.sender.send(&delivery.url, &message).await,
+            None => Attempt::Rejected(super::TargetError::Disabled),
+        };
+        let outcome = self.judge(&delivery, outcome);
+        (self.count)(match outcome {
+            DeliveryOutcome::Delivered => WebhookOutcome::Delivered,
+            DeliveryOutcome::RetryAt(_) => WebhookOutcome::Retried,
+            DeliveryOutcome::Abandoned => WebhookOutcome::Abandoned,
+        });
+        if let Err(error) = self.store.record_delivery(id, delivery.fence, outcome).await {
+            log::warn!(
+                "the outcome of the webhook of job {id} cannot be stored, so it is sent again: {error}"
+            );
+        }
+    }
+
+    fn judge(&self, delivery: &Delivery, attempt: Attempt) -> DeliveryOutcome {
+        let id = delivery.record.id;
+        match attempt {
+            Attempt::Delivered => DeliveryOutcome::Delivered,
+            Attempt::Gone => {
+                log::warn!("the webhook of job {id} was abandoned: its receiver replied with status 410");
+                DeliveryOutcome::Abandoned
+            }
+            Attempt::Rejected(error) => {
+                log::warn!("the webhook of job {id} was abandoned: {error}");
+                DeliveryOutcome::Abandoned
+            }
+            Attempt::Failed { reason, retry_after } => {
+                let now = self.clock.now();
+                let failed = FailedAttempt {
+                    attempts: delivery.attempts,
+                    ended_at: delivery.record.finished_at.unwrap_or(delivery.record.created_at),
+                    now,
+                    retry_after,
+                };
+                let outcome = failed.outcome(fastrand::f64());
+                match outcome {
+                    DeliveryOutcome::RetryAt(_) => {
+                        log::debug!("the webhook of job {id} failed and will be sent again: {reason}");
+                    }
+                    _ => log::warn!("the webhook of job {id} was abandoned after a day: {reason}"),
+                }
+                outcome
+            }
+        }
+    }
+
+    /// The message of a delivery, signed. `None` without a secret.
+    fn message(&self, delivery: &Delivery) -> Option<Message> {
+        let secret = self.sender.settings().secret.as_ref()?;
+        let record = &delivery.record;
+        let body = json!({
+            "type": event_type(record.state),
+            "timestamp": record.finished_at.unwrap_or(record.created_at).to_string(),
+            "data": (self.describe)(record),
+        });
+        let body = Bytes::from(body.to_string());
+        let timestamp = self.clock.now().millis() / 1000;
+        Some(Message {
+            signature: secret.sign(&delivery.message_id, timestamp, &body),
+            id: delivery.message_id.clone(),
+            timestamp,
+            body,
+        })
+    }
+}
+
+/// The type of the message of a job that has ended in this state.
+fn event_type(state: JobState) -> String {
+    format!("job.{}", state.name())
+}
