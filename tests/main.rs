@@ -49,6 +49,7 @@ mod job_kills;
 mod job_servers;
 mod job_stores;
 mod jobs;
+mod jobs_webhooks;
 mod key_file;
 mod keys;
 mod layers;

@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// The number of bytes that the secret of webhooks can have.
+const WEBHOOK_KEY_LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
+
 /// Secret text. It can be compared and passed on, but `Debug` hides it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secret(String);
@@ -48,6 +54,12 @@ const WORDS: [&str; 15] = [
     "secrets",
     "token",
 ];
+
+/// The key in the secret of webhooks: `whsec_`, and 24 to 64 bytes in base64, as defined by the Standard Webhooks specification.
+pub fn webhook_key(text: &str) -> Option<Vec<u8>> {
+    let bytes = STANDARD.decode(text.strip_prefix("whsec_")?).ok()?;
+    WEBHOOK_KEY_LENGTHS.contains(&bytes.len()).then_some(bytes)
+}
 
 /// Whether a name is likely to be that of a secret, such as `admin_key` or `HF_TOKEN`.
 pub fn is_secret_name(name: &str) -> bool {

@@ -48,6 +48,7 @@ use crate::grpc;
 use crate::http;
 use crate::isolation::confine::{Confinement, ResourceAllocator};
 use crate::isolation::{self, LoadFailure, Program};
+use crate::jobs::webhooks::Deliverer;
 use crate::jobs::{Jobs, Runner, StoreError};
 use crate::loader::{self, Inspection, LoadError, Loader, ProbeProgram};
 use crate::logging;
@@ -307,7 +308,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             &settings,
             certificates.clone(),
         )?;
-        let runner = start_runner(&jobs, &registry, &server)?;
+        let running_jobs = start_jobs(&jobs, &registry, &server)?;
         let running = Running {
             settings,
             registry: registry.clone(),
@@ -317,7 +318,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
                 grpc,
             },
             models,
-            jobs: (jobs, runner),
+            jobs: (jobs, running_jobs),
             traces,
             signals,
         };
@@ -332,17 +333,19 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     })
 }
 
-/// Starts the thread that runs jobs, unless they are disabled.
-fn start_runner(
+/// Starts the thread that runs jobs and the task that delivers their webhooks, unless jobs are disabled.
+fn start_jobs(
     jobs: &Arc<Jobs>,
     registry: &Arc<Registry>,
     server: &http::Server,
-) -> Result<Option<Runner>, io::Error> {
+) -> Result<Option<(Runner, Deliverer)>, io::Error> {
     if !jobs.settings.enabled {
         return Ok(None);
     }
     let executor = server.job_executor();
-    Runner::start(jobs.clone(), registry.clone(), move || executor).map(Some)
+    let runner = Runner::start(jobs.clone(), registry.clone(), move || executor)?;
+    let deliverer = Deliverer::start(jobs.clone(), Arc::new(http::describe_job));
+    Ok(Some((runner, deliverer)))
 }
 
 /// Rejects a socket for gRPC in a build that does not serve it.

@@ -12,6 +12,7 @@ use crate::config::Settings;
 #[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::http;
+use crate::jobs::webhooks::Deliverer;
 use crate::jobs::{Jobs, Runner};
 use crate::registry::Registry;
 use crate::signals::{Signal, Signals};
@@ -26,14 +27,17 @@ const MIN_FLUSH_TIME: Duration = Duration::from_secs(1);
 /// Maximum time for exporting the last traces, for a collector that does not answer.
 const MAX_FLUSH_TIME: Duration = Duration::from_secs(5);
 
+/// The jobs, and what works on them unless they are disabled: the thread that runs them, and the task that delivers their
+/// webhooks.
+pub(super) type RunningJobs = (Arc<Jobs>, Option<(Runner, Deliverer)>);
+
 /// The running server.
 pub(super) struct Running {
     pub(super) settings: Settings,
     pub(super) registry: Arc<Registry>,
     pub(super) servers: Servers,
     pub(super) models: ModelThread,
-    /// The jobs, and the thread that runs them.
-    pub(super) jobs: (Arc<Jobs>, Option<Runner>),
+    pub(super) jobs: RunningJobs,
     pub(super) traces: Option<TraceExporter>,
     pub(super) signals: Signals,
 }
@@ -139,7 +143,7 @@ async fn shut_down(
     settings: &Settings,
     registry: &Registry,
     servers: Servers,
-    (models, (jobs, runner)): (ModelThread, (Arc<Jobs>, Option<Runner>)),
+    (models, (jobs, running_jobs)): (ModelThread, RunningJobs),
     traces: Option<TraceExporter>,
 ) -> Result<(), AppError> {
     let delay = settings.server.shutdown_delay;
@@ -160,7 +164,9 @@ async fn shut_down(
             settings.server.drain_timeout.as_secs_f64()
         );
     }
-    if let Some(runner) = runner {
+    if let Some((runner, deliverer)) = running_jobs {
+        // Before the runner closes the store.
+        deliverer.stop(deadline).await;
         runner.stop(deadline).await;
     }
     let stopped = models.shut_down(deadline, answered).await;

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use super::rule::Text;
 use crate::routes;
+use crate::secret::webhook_key;
+use crate::suggest::nearest;
 
 /// Maximum length of the name of a task.
 const MAX_NAME_LENGTH: usize = 64;
@@ -57,7 +59,6 @@ pub(super) const HOST: Text = Text {
     value_name: Some("ADDRESS"),
     check: host,
 };
-use crate::suggest::nearest;
 pub(super) const ROUTE: Text = Text {
     expected: "a path such as \"/text\"",
     value_name: Some("PATH"),
@@ -102,6 +103,16 @@ pub(super) const JOB_STORE: Text = Text {
     expected: "\"sqlite\", or a URL such as \"postgres://user:password@host/database\"",
     value_name: Some("STORE"),
     check: job_store,
+};
+pub(super) const WEBHOOK_HOST: Text = Text {
+    expected: "a host name, an IP address, or `*.` and a domain, such as \"*.example.com\"",
+    value_name: Some("HOST"),
+    check: webhook_host,
+};
+pub(super) const WEBHOOK_SECRET: Text = Text {
+    expected: "`whsec_` followed by 24 to 64 bytes in base64",
+    value_name: Some("SECRET"),
+    check: webhook_secret,
 };
 pub(super) const FILE: Text = Text {
     expected: "the path of a file",
@@ -278,6 +289,35 @@ fn host(text: &str) -> Result<(), String> {
     })
 }
 
+/// A host that webhooks can reach, or all names below a domain.
+fn webhook_host(text: &str) -> Result<(), String> {
+    if text.contains('/') {
+        return Err("remove the scheme and the path".to_owned());
+    }
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_address = name.parse::<IpAddr>().is_ok();
+    if name.contains('*') || (is_address && name != text) {
+        return Err("`*` stands only for the names below a domain, as in \"*.example.com\"".to_owned());
+    }
+    if is_address {
+        return Ok(());
+    }
+    if name.contains([':', '[']) {
+        return Err("remove the port: a host is allowed with every port".to_owned());
+    }
+    if !name.contains(|c: char| c.is_ascii_alphanumeric()) {
+        return Err("write the name of a host".to_owned());
+    }
+    host(name)
+}
+
+fn webhook_secret(text: &str) -> Result<(), String> {
+    match webhook_key(text) {
+        Some(_) => Ok(()),
+        None => Err("`echo \"whsec_$(openssl rand -base64 32)\"` generates one".to_owned()),
+    }
+}
+
 fn route(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
         return Err(format!("start with a slash: \"/{text}\""));
@@ -391,7 +431,7 @@ mod tests {
             &'static [&'static str],
             &'static [&'static str],
         );
-        let cases: [Case; 7] = [
+        let cases: [Case; 9] = [
             (
                 model_pattern,
                 &["minilm", "digits.*", "digits.classify", "m*"],
@@ -406,6 +446,40 @@ mod tests {
                 host,
                 &["0.0.0.0", "::", "::1", "localhost", "my_host.example-1.com"],
                 &["", "[::1]", "0.0.0.0:80", "http://x", "a b"],
+            ),
+            (
+                webhook_host,
+                &[
+                    "hooks.example.com",
+                    "*.example.com",
+                    "localhost",
+                    "127.0.0.1",
+                    "::1",
+                ],
+                &[
+                    "",
+                    ".",
+                    "*",
+                    "*.",
+                    "*.10.0.0.1",
+                    "a.*.com",
+                    "https://example.com",
+                    "example.com:443",
+                    "[::1]",
+                    "10.0.0.0/8",
+                    "a b",
+                ],
+            ),
+            (
+                webhook_secret,
+                &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+                &[
+                    "",
+                    "whsec_",
+                    "whsec_c2hvcnQ=",
+                    "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                    "whsec_ä",
+                ],
             ),
             (
                 route,

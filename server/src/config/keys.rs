@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::checks::{
     CALIBRATION, CORS_ORIGIN, DIRECTORY, FILE, FREE_TEXT, HOST, JOB_STORE, KEY, LOG_FILTER, MODEL_NAME, NAME,
-    OTLP_ENDPOINT, OTLP_HEADER, PATH_PATTERN, PEM_FILE, PLUGIN, ROUTE,
+    OTLP_ENDPOINT, OTLP_HEADER, PATH_PATTERN, PEM_FILE, PLUGIN, ROUTE, WEBHOOK_HOST, WEBHOOK_SECRET,
 };
 use super::error::Origin;
 use super::rule::{
@@ -375,6 +375,19 @@ section! {
         max_attempts: NonZeroUsize = count(1000), Value("3"), "INFERENCE_JOBS_MAX_ATTEMPTS";
         /// Time after which another server continues the jobs of a server that no longer renews its claim on them.
         lease: Duration = time_span(Duration::from_secs(1), HOUR), Value("\"30s\""), "INFERENCE_JOBS_LEASE";
+        /// Secret with which webhooks are signed, as defined by Standard Webhooks: `whsec_` followed by 24 to 64 bytes in
+        /// base64. It enables the header `x-webhook-url`. Servers that share a store need the same secret.
+        webhook_secret: Secret = SecretText(WEBHOOK_SECRET),
+            Derived { applies: "webhooks are disabled", example: "\"whsec_ZXhhbXBsZSBvZiBhIHNlY3JldCBrZXkh\"" },
+            "INFERENCE_JOBS_WEBHOOK_SECRET";
+        /// Hosts that webhooks can reach, such as "hooks.example.com", "*.example.com" or "10.0.0.7". They can have private
+        /// addresses, and need no TLS. If it is empty, every host with a public address is allowed, with TLS.
+        webhook_allowed_hosts: Vec<String> = List(WEBHOOK_HOST), Value("[]"), "INFERENCE_JOBS_WEBHOOK_ALLOWED_HOSTS";
+        /// Maximum time of an attempt to deliver a webhook.
+        webhook_timeout: Duration = time_span(MILLISECOND, Duration::from_secs(300)), Value("\"10s\""),
+            "INFERENCE_JOBS_WEBHOOK_TIMEOUT";
+        /// Maximum number of webhooks that are delivered at the same time.
+        webhook_concurrency: NonZeroUsize = count(1024), Value("8"), "INFERENCE_JOBS_WEBHOOK_CONCURRENCY";
     }
 }
 

@@ -389,6 +389,10 @@ fn job_settings(written: WrittenJobs, paths: &Paths<'_>, server: &ServerSettings
         retention: written_value(written.retention),
         max_attempts: u32::try_from(written_value(written.max_attempts).get()).unwrap_or(u32::MAX),
         lease: written_value(written.lease),
+        webhook_secret: written.webhook_secret.map(|located| located.value),
+        webhook_allowed_hosts: written_value(written.webhook_allowed_hosts),
+        webhook_timeout: written_value(written.webhook_timeout),
+        webhook_concurrency: written_value(written.webhook_concurrency).get(),
     }
 }
 

@@ -72,7 +72,11 @@ impl Settings {
             max_disk_size => "max_disk_size",
             retention => "retention",
             max_attempts => "max_attempts",
-            lease => "lease";
+            lease => "lease",
+            webhook_secret => "webhook_secret",
+            webhook_allowed_hosts => "webhook_allowed_hosts",
+            webhook_timeout => "webhook_timeout",
+            webhook_concurrency => "webhook_concurrency";
         ]);
         server
             .into_iter()

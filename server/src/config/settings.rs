@@ -257,6 +257,14 @@ pub struct JobSettings {
     pub max_attempts: u32,
     /// Time after which the claim of a server on a job expires.
     pub lease: Duration,
+    /// Secret with which webhooks are signed. Without it, webhooks are disabled.
+    pub webhook_secret: Option<Secret>,
+    /// Hosts that webhooks can reach, or domains after `*.`; every host with a public address if there are none.
+    pub webhook_allowed_hosts: Vec<String>,
+    /// Maximum time of an attempt to deliver a webhook.
+    pub webhook_timeout: Duration,
+    /// Maximum number of webhooks that are delivered at the same time.
+    pub webhook_concurrency: usize,
 }
 
 /// Where jobs are stored.

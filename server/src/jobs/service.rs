@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OnceCell, watch};
 
+use super::webhooks::WebhookSettings;
 use super::{JobStore, NewJob, StoreError, StoreLimits, Submission, WorkerId};
 use crate::clock;
 use crate::config::JobSettings;
@@ -17,6 +18,8 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Jobs {
     /// The settings.
     pub settings: JobSettings,
+    /// The settings of webhooks.
+    pub webhooks: WebhookSettings,
     pub(super) metrics: JobMetrics,
     pub(super) worker: WorkerId,
     store: OnceCell<Arc<dyn JobStore>>,
@@ -32,6 +35,7 @@ impl Jobs {
     pub fn new(settings: JobSettings, metrics: JobMetrics) -> Self {
         let worker = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
         Self {
+            webhooks: WebhookSettings::new(&settings),
             settings,
             metrics,
             worker: WorkerId::new(worker),

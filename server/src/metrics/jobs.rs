@@ -75,6 +75,29 @@ impl ClaimOutcome {
     }
 }
 
+/// Outcomes of attempts to deliver webhooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookOutcome {
+    /// The receiver accepted the message.
+    Delivered,
+    /// The message will be sent again.
+    Retried,
+    /// The message was abandoned: its target is not allowed, its receiver does not want it, or a day has passed.
+    Abandoned,
+}
+
+impl WebhookOutcome {
+    const ALL: [Self; 3] = [Self::Delivered, Self::Retried, Self::Abandoned];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retried => "retried",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
 /// Number of jobs of a model in a state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobDepth {
@@ -96,6 +119,7 @@ pub struct JobMetrics {
     attempts: IntCounter,
     leases_lost: IntCounter,
     submit_seconds: Histogram,
+    webhooks: IntCounterVec,
     contents: Arc<ArcSwap<Contents>>,
 }
 
@@ -151,6 +175,13 @@ impl JobMetrics {
                 registry,
                 Histogram::with_opts(submit_seconds.buckets(SUBMIT_BUCKETS.to_vec()))?,
             )?,
+            webhooks: register(
+                registry,
+                family(
+                    "inference_job_webhooks_total",
+                    "Attempts of this server to deliver webhooks, by outcome.",
+                )?,
+            )?,
             contents: Arc::default(),
         };
         for outcome in SubmissionOutcome::ALL {
@@ -158,6 +189,9 @@ impl JobMetrics {
         }
         for outcome in ClaimOutcome::ALL {
             created.claims.with_label_values(&[outcome.label()]);
+        }
+        for outcome in WebhookOutcome::ALL {
+            created.webhooks.with_label_values(&[outcome.label()]);
         }
         registry.register(Box::new(ContentsCollector::new(created.contents.clone())?))?;
         Ok(created)
@@ -174,6 +208,11 @@ impl JobMetrics {
     /// Counts the end of a claim.
     pub fn count_claim(&self, outcome: ClaimOutcome) {
         self.claims.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// Counts an attempt to deliver a webhook.
+    pub fn count_webhook(&self, outcome: WebhookOutcome) {
+        self.webhooks.with_label_values(&[outcome.label()]).inc();
     }
 
     /// Counts an attempt that begins.

@@ -112,7 +112,7 @@ fn every_variable_and_flag_belongs_to_one_key() {
 fn the_markdown_reference_has_a_row_for_each_key() {
     let text = reference_markdown();
     let rows = text.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(rows, 32 + 3 + 5 + 6 + 3 + 10 + 8 + 1 + 20 + 6 + 9);
+    assert_eq!(rows, 32 + 3 + 5 + 6 + 3 + 14 + 8 + 1 + 20 + 6 + 9);
     assert!(text.contains("| `port` | `8080` |"));
     assert!(
         text.lines()

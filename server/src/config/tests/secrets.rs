@@ -49,6 +49,8 @@ fn no_message_shows_a_secret() {
         "admin_key = \"hunter2\"\nadmin_key = \"hunter2\"",
         "host = \"http://user:hunter2@here\"",
         "[logging]\nadmin_key = \"hunter2\"",
+        "[jobs]\nwebhook_secret = \"hunter2\"",
+        "[jobs]\nwebhook_secret = [\"whsec_hunter2\"]",
         "[[models]]\nname = \"m\"\nplugin = \"p\"\nenv = { A = \"hunter2\" }",
         "[[models]]\nname = \"m\"\nplugin = \"p\"\nenv = \"A=hunter2\"",
         "[[models]]\nname = \"m\"\nplugin = \"p\"\n[models.env]\nA = \"hunter2\"",
@@ -69,6 +71,7 @@ fn no_message_shows_a_secret_of_the_environment() {
     for (variable, value) in [
         ("INFERENCE_ADMIN_KEY", "hunter2"),
         ("INFERENCE_API_KEYS", "0123456789abcdef,hunter2"),
+        ("INFERENCE_JOBS_WEBHOOK_SECRET", "whsec_hunter2"),
         (
             "INFERENCE_CORS_ALLOWED_ORIGINS",
             "https://user:hunter2@example.com/",

@@ -14,7 +14,7 @@ pub(super) fn state_name(state: JobState) -> &'static str {
 }
 
 /// Describes a job.
-pub(super) fn describe(record: &JobRecord) -> Json {
+pub fn describe(record: &JobRecord) -> Json {
     let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
     let is_over = matches!(record.state, JobState::Succeeded | JobState::Failed);
     json!({

@@ -12,6 +12,7 @@ mod options;
 mod request;
 mod submission;
 
+pub use document::describe as describe_job;
 pub use executor::JobExecutor;
 pub(super) use options::{reject_job_headers, wants_job};
 pub(super) use submission::submit;

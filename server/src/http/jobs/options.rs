@@ -6,6 +6,7 @@ use crate::api::{Code, Failure};
 use crate::clock;
 use crate::http::request_headers::RequestHead;
 use crate::jobs::Timestamp;
+use crate::jobs::webhooks::{WebhookSettings, check_target};
 
 /// Maximum length of a label and of an idempotency key, in bytes.
 const MAX_TEXT: usize = 255;
@@ -49,6 +50,7 @@ pub(super) struct JobOptions {
     pub(super) not_before: Option<Timestamp>,
     pub(super) label: Option<String>,
     pub(super) idempotency_key: Option<String>,
+    pub(super) webhook_url: Option<String>,
 }
 
 impl JobOptions {
@@ -56,12 +58,7 @@ impl JobOptions {
     ///
     /// # Errors
     /// A header is invalid.
-    pub(super) fn read(request: &dyn RequestHead) -> Result<Self, Failure> {
-        if request.header("x-webhook-url").is_some() {
-            return Err(malformed(
-                "header x-webhook-url is not supported by this server; poll the job, or wait for it with `?wait=30s`",
-            ));
-        }
+    pub(super) fn read(request: &dyn RequestHead, webhooks: &WebhookSettings) -> Result<Self, Failure> {
         let ttl = text(request, "x-job-ttl")?.map(parse_ttl).transpose()?;
         let not_before = text(request, "x-job-not-before")?.map(parse_time).transpose()?;
         Ok(Self {
@@ -69,6 +66,7 @@ impl JobOptions {
             not_before,
             label: bounded_text(request, "x-job-label")?,
             idempotency_key: bounded_text(request, "idempotency-key")?,
+            webhook_url: webhook_url(request, webhooks)?,
         })
     }
 }
@@ -90,6 +88,14 @@ fn bounded_text(request: &dyn RequestHead, name: &'static str) -> Result<Option<
         )));
     }
     Ok(Some(value.to_owned()))
+}
+
+fn webhook_url(request: &dyn RequestHead, settings: &WebhookSettings) -> Result<Option<String>, Failure> {
+    let Some(url) = text(request, "x-webhook-url")? else {
+        return Ok(None);
+    };
+    check_target(url, settings).map_err(|error| malformed(format!("header x-webhook-url: {error}")))?;
+    Ok(Some(url.to_owned()))
 }
 
 fn parse_ttl(value: &str) -> Result<Duration, Failure> {
@@ -155,6 +161,16 @@ mod tests {
     use super::*;
     use crate::api::Client;
     use crate::api::traces::Trace;
+    use crate::jobs::webhooks::{HostPattern, WebhookSecret};
+
+    /// Settings with webhooks to these hosts.
+    fn webhooks(allowed: &[&str]) -> WebhookSettings {
+        WebhookSettings {
+            allowed_hosts: allowed.iter().map(|host| HostPattern::parse(host)).collect(),
+            secret: WebhookSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            ..WebhookSettings::disabled()
+        }
+    }
 
     struct Headers(Vec<(&'static str, &'static str)>);
 
@@ -211,15 +227,20 @@ mod tests {
             ("x-job-not-before", "1970-01-02T00:00:00Z"),
             ("x-job-label", " nightly "),
             ("idempotency-key", "k-1"),
+            ("x-webhook-url", "https://hooks.example.com/jobs?a=b"),
         ]);
         let expected = JobOptions {
             ttl: Some(Duration::from_secs(600)),
             not_before: Some(Timestamp::from_millis(24 * 60 * 60 * 1000)),
             label: Some("nightly".to_owned()),
             idempotency_key: Some("k-1".to_owned()),
+            webhook_url: Some("https://hooks.example.com/jobs?a=b".to_owned()),
         };
-        assert_eq!(JobOptions::read(&headers), Ok(expected));
-        assert_eq!(JobOptions::read(&Headers(Vec::new())), Ok(JobOptions::default()));
+        assert_eq!(JobOptions::read(&headers, &webhooks(&[])), Ok(expected));
+        for settings in [webhooks(&[]), WebhookSettings::disabled()] {
+            let options = JobOptions::read(&Headers(Vec::new()), &settings);
+            assert_eq!(options, Ok(JobOptions::default()));
+        }
     }
 
     #[test]
@@ -233,11 +254,47 @@ mod tests {
             ("x-job-not-before", "9999-01-01T00:00:00Z"),
             ("x-job-label", ""),
             ("idempotency-key", "a\u{7}b"),
-            ("x-webhook-url", "https://example.com"),
+            ("x-webhook-url", "example.com"),
         ] {
-            let failure = JobOptions::read(&Headers(vec![(name, value)])).expect_err(value);
+            let failure = JobOptions::read(&Headers(vec![(name, value)]), &webhooks(&[])).expect_err(value);
             assert_eq!(failure.code, Code::Malformed, "{name}: {value}");
             assert!(failure.message.contains(name), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_webhook_that_is_not_allowed_is_rejected_with_the_setting_that_decides() {
+        for (url, settings, message) in [
+            (
+                "https://hooks.example.com",
+                WebhookSettings::disabled(),
+                "header x-webhook-url: webhooks are disabled on this server: the operator can enable them with \
+                 `webhook_secret` in [jobs]; otherwise, poll the job",
+            ),
+            (
+                "https://10.0.0.1/",
+                webhooks(&[]),
+                "header x-webhook-url: the host `10.0.0.1` has a private address: expected a public address, or a host in \
+                 `webhook_allowed_hosts` in [jobs]",
+            ),
+            (
+                "http://hooks.example.com",
+                webhooks(&[]),
+                "header x-webhook-url: expected an https URL: http is allowed only for hosts in `webhook_allowed_hosts` in \
+                 [jobs]",
+            ),
+            (
+                "https://other.example.com",
+                webhooks(&["hooks.example.com"]),
+                "header x-webhook-url: the host `other.example.com` is not allowed: expected one of \
+                 `webhook_allowed_hosts` in [jobs]",
+            ),
+        ] {
+            let failure = JobOptions::read(&Headers(vec![("x-webhook-url", url)]), &settings).expect_err(url);
+            assert_eq!(
+                (failure.code, failure.message.as_str()),
+                (Code::Malformed, message)
+            );
         }
     }
 

@@ -54,7 +54,7 @@ async fn try_submit(
         let message = "jobs are disabled on this server; send the request without `prefer: respond-async`";
         return Err(Failure::new(Code::Forbidden, message));
     }
-    let options = JobOptions::read(request)?;
+    let options = JobOptions::read(request, &jobs.webhooks)?;
     let body = receive(request, sent, &shared.receive, clock::now(), 0).await?;
     let max_size = jobs.settings.max_job_size;
     if body.len() > max_size {
@@ -176,7 +176,7 @@ async fn new_job(
         not_before: options.not_before,
         label: options.label,
         idempotency_key,
-        webhook_url: None,
+        webhook_url: options.webhook_url,
         max_attempts,
         items: u32::try_from(checked.items).unwrap_or(u32::MAX),
     })

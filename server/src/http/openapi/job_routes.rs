@@ -81,7 +81,8 @@ pub(super) fn preference() -> Json {
         "required": false,
         "description": "`respond-async` stores the request as a durable job and replies with 202. The job can have the headers \
             `idempotency-key` (repeated submissions return the same job), `x-job-label`, `x-job-ttl` (maximum wait, such as \
-            `10m`) and `x-job-not-before` (a time, or a duration from now).",
+            `10m`), `x-job-not-before` (a time, or a duration from now) and `x-webhook-url` (receives a signed message when \
+            the job ends).",
         "schema": {"type": "string"},
     })
 }

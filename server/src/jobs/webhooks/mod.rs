@@ -3,9 +3,10 @@
 //! - [`check_target`] decides which URLs are allowed, and [`AddressClass`] which addresses; both are pure, as are the
 //!   signatures and the schedule of retries.
 //! - `Sender` makes one attempt to deliver a message.
-//! - `DeliveryTask` delivers the messages that the store of jobs holds.
+//! - `DeliveryTask` delivers the messages that the store of jobs holds, and [`Deliverer`] runs it for a server.
 
 mod address;
+mod deliverer;
 mod schedule;
 #[cfg(feature = "jobs")]
 mod sender;
@@ -18,14 +19,17 @@ mod tests;
 
 use std::time::Duration;
 
+use crate::config::JobSettings;
+
 pub use address::AddressClass;
+pub use deliverer::{Deliverer, Describe};
 pub use schedule::FailedAttempt;
 #[cfg(feature = "jobs")]
 pub use sender::{Attempt, Message, Resolve, Sender, SystemResolver};
 pub use signature::WebhookSecret;
 pub use target::{Host, HostPattern, Target, TargetError, check_target};
 #[cfg(feature = "jobs")]
-pub use task::{Count, DeliveryTask, Describe, WebhookOutcome};
+pub use task::{Count, DeliveryTask};
 
 /// Settings of webhooks.
 #[derive(Clone, Debug)]
@@ -42,6 +46,18 @@ pub struct WebhookSettings {
 }
 
 impl WebhookSettings {
+    /// The settings of webhooks among those of jobs.
+    pub fn new(settings: &JobSettings) -> Self {
+        let hosts = settings.webhook_allowed_hosts.iter();
+        let secret = settings.webhook_secret.as_ref();
+        Self {
+            allowed_hosts: hosts.map(|host| HostPattern::parse(host)).collect(),
+            secret: secret.and_then(|secret| WebhookSecret::parse(secret.expose())),
+            timeout: settings.webhook_timeout,
+            max_concurrency: settings.webhook_concurrency,
+        }
+    }
+
     /// Settings without webhooks.
     pub fn disabled() -> Self {
         Self {

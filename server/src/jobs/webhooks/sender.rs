@@ -93,12 +93,12 @@ impl Resolve for SystemResolver {
 pub struct Sender {
     settings: WebhookSettings,
     resolver: Box<dyn Resolve>,
-    tls: ClientTls,
+    tls: Option<ClientTls>,
 }
 
 impl Sender {
-    /// A sender with these settings.
-    pub fn new(settings: WebhookSettings, resolver: Box<dyn Resolve>, tls: ClientTls) -> Self {
+    /// A sender with these settings. Without `tls`, attempts to reach `https` URLs fail.
+    pub fn new(settings: WebhookSettings, resolver: Box<dyn Resolve>, tls: Option<ClientTls>) -> Self {
         Self {
             settings,
             resolver,
@@ -167,11 +167,15 @@ impl Sender {
     ) -> Result<Response<hyper::body::Incoming>, Attempt> {
         let request = request(target, message)
             .map_err(|error| Attempt::failed(format!("the request cannot be sent: {error}")))?;
-        let stream = self.connect(target).await?;
         if !target.is_secure {
-            return exchange(stream, request).await;
+            return exchange(self.connect(target).await?, request).await;
         }
-        let stream = tls::connect(&self.tls, &target.host.to_string(), stream).await;
+        let tls = self
+            .tls
+            .as_ref()
+            .ok_or_else(|| Attempt::failed("this server trusts no certificates"))?;
+        let stream = self.connect(target).await?;
+        let stream = tls::connect(tls, &target.host.to_string(), stream).await;
         let stream = stream.map_err(|error| Attempt::failed(format!("the TLS handshake failed: {error}")))?;
         exchange(stream, request).await
     }

@@ -7,11 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
-/// Prefix of secrets.
-const PREFIX: &str = "whsec_";
-
-/// The number of bytes that a secret can have.
-const LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
+use crate::secret::webhook_key;
 
 /// The key of the signatures.
 #[derive(Clone)]
@@ -20,10 +16,8 @@ pub struct WebhookSecret(hmac::Key);
 impl WebhookSecret {
     /// Parses `whsec_` and 24 to 64 bytes in base64.
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?;
-        LENGTHS
-            .contains(&bytes.len())
-            .then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+        let bytes = webhook_key(text)?;
+        Some(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
 
     /// The header `webhook-signature` of a message that is sent at this time, in Unix seconds.

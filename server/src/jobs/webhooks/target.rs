@@ -129,7 +129,10 @@ impl Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Webhooks are not enabled.
-    #[error("webhooks are disabled: set `webhook_secret` in `[jobs]`")]
+    #[error(
+        "webhooks are disabled on this server: the operator can enable them with `webhook_secret` in [jobs]; otherwise, poll \
+         the job"
+    )]
     Disabled,
     /// The URL cannot be parsed.
     #[error(
@@ -138,14 +141,14 @@ pub enum TargetError {
     )]
     Malformed,
     /// The host is not among the listed ones.
-    #[error("the host `{0}` is not in `webhook_allowed_hosts`")]
+    #[error("the host `{0}` is not allowed: expected one of `webhook_allowed_hosts` in [jobs]")]
     NotAllowed(String),
     /// The URL is not that of a listed host, and has no TLS.
-    #[error("https is required, except for hosts in `webhook_allowed_hosts`")]
+    #[error("expected an https URL: http is allowed only for hosts in `webhook_allowed_hosts` in [jobs]")]
     NotSecure,
     /// The address is not public, and the host is not listed.
     #[error(
-        "the host `{host}` has a {class} address: only hosts in `webhook_allowed_hosts` can have such addresses"
+        "the host `{host}` has a {class} address: expected a public address, or a host in `webhook_allowed_hosts` in [jobs]"
     )]
     NotPublic {
         /// The host.

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::super::{Delivery, DeliveryOutcome, JobRecord, JobState, JobStore, StoreClock};
+use super::super::{Delivery, DeliveryOutcome, JobState, JobStore, StoreClock};
+use super::Describe;
 use super::schedule::FailedAttempt;
 use super::sender::{Attempt, Message, Sender};
+use crate::metrics::WebhookOutcome;
 
 /// Interval between looks for messages that are due.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -22,20 +24,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Time of a claim beyond that of an attempt.
 const CLAIM_RESERVE: Duration = Duration::from_secs(30);
-
-/// How an attempt to deliver ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookOutcome {
-    /// The receiver accepted the message.
-    Delivered,
-    /// The message will be sent again.
-    Retried,
-    /// The message was abandoned: its target is not allowed, its receiver does not want it, or a day has passed.
-    Abandoned,
-}
-
-/// Describes a job for its receiver.
-pub type Describe = Arc<dyn Fn(&JobRecord) -> Value + Send + Sync>;
 
 /// Counts the outcomes of attempts.
 pub type Count = Arc<dyn Fn(WebhookOutcome) + Send + Sync>;
@@ -115,7 +103,11 @@ impl DeliveryTask {
         let id = delivery.record.id;
         let outcome = match self.message(&delivery) {
             Some(message) => self.sender.send(&delivery.url, &message).await,
-            None => Attempt::Rejected(super::TargetError::Disabled),
+            // Another server that shares the store can have a secret.
+            None => Attempt::Failed {
+                reason: "`webhook_secret` in [jobs] is not set".to_owned(),
+                retry_after: None,
+            },
         };
         let outcome = self.judge(&delivery, outcome);
         (self.count)(match outcome {
@@ -182,7 +174,11 @@ impl DeliveryTask {
     }
 }
 
-/// The type of the message of a job that has ended in this state.
+/// The type of the message of a job that has ended in this state. For clients, dead letters are failed jobs.
 fn event_type(state: JobState) -> String {
+    let state = match state {
+        JobState::DeadLetter => JobState::Failed,
+        other => other,
+    };
     format!("job.{}", state.name())
 }

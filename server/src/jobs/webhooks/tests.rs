@@ -21,6 +21,7 @@ use super::super::{
 };
 use super::*;
 use crate::batching::Priority;
+use crate::metrics::WebhookOutcome;
 use crate::tls::{ClientTls, Trust};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -156,7 +157,7 @@ fn sender(settings: WebhookSettings, addresses: &[SocketAddr]) -> (Sender, Arc<A
         calls: calls.clone(),
     };
     let tls = ClientTls::new(&Trust::Anything).expect("TLS is available");
-    (Sender::new(settings, Box::new(resolver), tls), calls)
+    (Sender::new(settings, Box::new(resolver), Some(tls)), calls)
 }
 
 fn message() -> Message {
