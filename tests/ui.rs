@@ -173,7 +173,7 @@ fn text_and_json_can_be_tried_out() {
     assert!(answers.contains("Grüße 🦀"), "{answers}");
 
     browser.open(&format!("{}/ui/models/words?task=stats", visit.origin));
-    browser.click("#try button[type=button]");
+    browser.click("#try .row button[type=button]");
     let type_into_last = |text: &str| {
         browser.run(&format!(
             "const all = document.querySelectorAll('#try textarea'); const last = all[all.length - 1]; \

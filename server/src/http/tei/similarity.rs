@@ -11,12 +11,13 @@ use crate::config::TokenIds;
 use crate::http::embeddings::inputs::{Input, ItemForm, read_inputs};
 use crate::http::embeddings::vectors::{dot, write_numbers};
 use crate::http::exchange::{Plan, ReceivedBody};
+use crate::json::Object;
 
 #[derive(Deserialize)]
 struct SimilarityRequest<'a> {
     #[serde(borrow)]
-    inputs: Option<Sentences<'a>>,
-    parameters: Option<TextOptions>,
+    inputs: Option<Object<Sentences<'a>>>,
+    parameters: Option<Object<TextOptions>>,
 }
 
 #[derive(Deserialize)]
@@ -31,7 +32,7 @@ pub(super) fn plan(received: &ReceivedBody, model: &str) -> Result<Plan, Failure
     let request: SimilarityRequest<'_> = received.parse()?;
     let malformed =
         |param: &'static str, message: &str| Err(Failure::new(Code::Malformed, message).with_param(param));
-    let Some(inputs) = request.inputs else {
+    let Some(Object(inputs)) = request.inputs else {
         return malformed("inputs", "missing member `inputs`");
     };
     let source = required("source_sentence", inputs.source_sentence)?.get();
@@ -44,7 +45,7 @@ pub(super) fn plan(received: &ReceivedBody, model: &str) -> Result<Plan, Failure
         return malformed("sentences", "`sentences`: expected strings");
     }
     let texts: Vec<Input<'_>> = [Input::Text(source)].into_iter().chain(sentences).collect();
-    let choices = request.parameters.unwrap_or_default();
+    let Object(choices) = request.parameters.unwrap_or_default();
     let name = ModelName::InPath(Some(model));
     let found = Call::to_embedding(&received.view, name, TaskRole::Embedding, choices.prompt());
     let (call, needs_prompt) = match found {
