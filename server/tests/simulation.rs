@@ -173,7 +173,7 @@ fn jobs_use_the_free_capacity_and_make_requests_wait_for_about_one_batch() {
 
 #[test]
 fn jobs_alone_run_in_full_batches() {
-    let mut cells = jobs::open(3000);
+    let mut cells = jobs::open(20_000);
     cells.retain(|cell| cell.name.contains("poisson, 50 %"));
     assert!(cells.len() >= 3);
     for cell in cells {
