@@ -1,6 +1,6 @@
 //! The store in a file: SQLite, used by one server.
 //!
-//! The file is created with the first job. Calls are carried out by two threads, one of which writes; see [`threads`].
+//! The file is created with the first job. Calls are carried out by two threads, one of which writes; see `threads`.
 //!
 //! # Durability
 //! The log is written ahead, and synchronized with the disk before a call is answered (`synchronous = FULL`).
