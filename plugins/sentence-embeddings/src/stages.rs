@@ -135,17 +135,18 @@ fn feature(config: &ConfigFile) -> Result<Feature, LoadError> {
     let input: Option<String> = config.get("module_input_name")?;
     let output: Option<String> = config.get("module_output_name")?;
     let input = input.unwrap_or_else(|| "sentence_embedding".to_owned());
+    let feature = match &*input {
+        "sentence_embedding" => Feature::Sentence,
+        "token_embeddings" => Feature::Tokens,
+        _ => return Err(config.unsupported("module_input_name", "sentence_embedding or token_embeddings")),
+    };
     if output.is_some_and(|output| output != input) {
         return Err(config.unsupported(
             "module_output_name",
             format_args!("`module_input_name` \"{input}\""),
         ));
     }
-    match &*input {
-        "sentence_embedding" => Ok(Feature::Sentence),
-        "token_embeddings" => Ok(Feature::Tokens),
-        _ => Err(config.unsupported("module_input_name", "sentence_embedding or token_embeddings")),
-    }
+    Ok(feature)
 }
 
 fn read_dense(directory: &Path, ignored: &IgnoredKeys) -> Result<(Feature, Stage), LoadError> {
