@@ -139,7 +139,7 @@ impl Tokenizer {
         self
     }
 
-    /// Sets whether the second text of a pair has a token type of its own. It has by default, if the file says so.
+    /// Sets whether the second text of a pair has a separate token type. The default is what the tokenizer file specifies.
     #[must_use]
     pub fn with_types(mut self, with_types: bool) -> Self {
         self.with_types = with_types;

@@ -242,7 +242,7 @@ section! {
             Derived { applies: "the system's directory for temporary files", example: "\"/var/tmp\"" },
             "INFERENCE_SCRATCH_DIR", "--scratch-dir";
         /// Load plugins whose files other users can change. By default, a plugin fails to load if its file is world-writable,
-        /// or writable by a group whose ID is neither 0 nor the ID of its owner, unless the model pins it with `sha256`.
+        /// or group-writable with a group ID other than 0 or the owner's user ID, unless the model pins it with `sha256`.
         allow_writable_plugins: bool = Toggle, Value("false"), "INFERENCE_ALLOW_WRITABLE_PLUGINS";
         /// Compress predictions and documents of 1 KiB or more for clients that accept it.
         compression: bool = Toggle, Value("true"), "INFERENCE_COMPRESSION";

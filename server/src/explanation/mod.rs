@@ -25,6 +25,7 @@ pub use figures::Figures;
 pub use history::{History, Sample, Stage, TaskTotals, Window};
 pub use readiness::{Readiness, readiness};
 pub use throughput::throughput;
+pub use wording::bytes;
 
 /// Length of the window that is explained.
 pub const EXPLAINED: Duration = Duration::from_secs(60);

@@ -433,3 +433,11 @@ fn figures_are_rates_means_and_percentiles_of_a_window() {
         (0.0, None, Some(0.0))
     );
 }
+
+#[test]
+fn a_number_of_bytes_is_written_in_its_binary_unit() {
+    assert_eq!(
+        [12, 1536, 5 << 30].map(super::bytes),
+        ["12 bytes", "1.5 KiB", "5.0 GiB"]
+    );
+}

@@ -36,7 +36,7 @@ pub(super) fn time(seconds: f64) -> String {
 }
 
 /// A number of bytes in its binary unit.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut units = ["bytes", "KiB", "MiB", "GiB", "TiB"].into_iter();
     let mut unit = units.next().unwrap_or_default();

@@ -84,7 +84,7 @@ pub(super) async fn answer(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
-    // A job stores its path, and the root of a model has none of its own.
+    // A job is stored with its path, and the root of a model has no separate path.
     if jobs::wants_job(request) && task != TaskRoute::TeiRoot {
         return jobs::submit(task, request, payload, shared, path).await;
     }

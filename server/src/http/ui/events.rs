@@ -272,7 +272,7 @@ impl Encoder {
                 if self.next.is_empty() {
                     self.next = (*id).to_owned();
                 }
-                // One that does not fit into an event of its own would never be sent.
+                // A cell that does not fit into an empty event would never be sent.
                 debug_assert!(member.len() <= MAX_CELL, "{} bytes: {member}", member.len());
                 continue;
             }

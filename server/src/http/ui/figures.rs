@@ -45,23 +45,6 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)
 }
 
-/// A number of bytes in its binary unit.
-pub(super) fn bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut units = ["bytes", "KiB", "MiB", "GiB", "TiB"].into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    for next in units {
-        if value < 1024.0 {
-            break;
-        }
-        (value, unit) = (value / 1024.0, next);
-    }
-    match unit {
-        "bytes" => format!("{value:.0} {unit}"),
-        _ => format!("{value:.1} {unit}"),
-    }
-}
-
 /// How long ago something was.
 pub(super) fn ago(seconds: u64) -> String {
     match seconds {
@@ -108,7 +91,6 @@ mod tests {
             assert_eq!(time(seconds), text, "{seconds}");
         }
         assert_eq!([0.0, 0.257, 1.0].map(percent), ["0%", "26%", "100%"]);
-        assert_eq!([12, 1536, 5 << 30].map(bytes), ["12 bytes", "1.5 KiB", "5.0 GiB"]);
         assert_eq!(
             [5, 90, 7300, 200_000].map(ago),
             ["less than a minute ago", "1 min ago", "2 h ago", "2 days ago"]

@@ -2,8 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::figures::{bytes, or_dash};
+use super::figures::or_dash;
 use crate::engine::{Engine, Frontier};
+use crate::explanation::bytes;
 
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 180.0;

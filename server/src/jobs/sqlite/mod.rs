@@ -117,7 +117,7 @@ impl SqliteStore {
         Ok((threads.writes.clone(), threads.reads.clone()))
     }
 
-    /// Changes jobs. `absent` is the answer if there is no file.
+    /// Changes jobs. Returns `absent` if the file does not exist.
     fn write<T: Send + 'static>(
         &self,
         absent: T,
@@ -132,7 +132,7 @@ impl SqliteStore {
         })
     }
 
-    /// Reads jobs. `absent` is the answer if there is no file.
+    /// Reads jobs. Returns `absent` if the file does not exist.
     fn read<T: Send + 'static>(
         &self,
         absent: T,
@@ -319,7 +319,7 @@ impl JobStore for SqliteStore {
 /// A call for the writer, with the channel for its answer.
 struct WriteCall<T, F> {
     operation: Option<F>,
-    /// The answer if there is no file. `None`: the file is created.
+    /// The result if the file does not exist. If `None`, the file is created.
     absent: Option<T>,
     outcome: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,

@@ -29,7 +29,7 @@ pub(super) trait Write: Send {
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
-/// A call for the reader. Without a connection, there is no file.
+/// A call that the reading thread runs. It gets no connection if the file does not exist.
 pub(super) type Read = Box<dyn FnOnce(Result<Option<&Connection>, StoreError>) + Send>;
 
 /// What the threads share.

@@ -289,7 +289,7 @@ async fn files_are_sent_again_only_if_they_have_changed() {
     assert_eq!(server.get("/ui/static/..%2fapp.js").await.status, 404);
 }
 
-/// A stream of events, over a connection of its own.
+/// A stream of events, over a dedicated connection.
 struct Events {
     stream: TcpStream,
     received: String,
