@@ -2,8 +2,6 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::error::Error as StdError;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use actix_http::BoxedPayloadStream;
 use actix_web::HttpResponse;
-use actix_web::body::{BodySize, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
@@ -22,6 +20,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 
+use super::bodies::{ReplyData, ReplyError, RequestData};
 use super::connection_state::{ConnectionState, Phase};
 use crate::clock;
 
@@ -78,7 +77,7 @@ impl<A: Application> hyper::service::Service<hyper::Request<Incoming>> for Bridg
             Payload::None
         } else {
             let body: BoxedPayloadStream = Box::pin(RequestBody {
-                body: Some(body),
+                data: RequestData::new(body),
                 rest: rest.clone(),
                 state: state.clone(),
             });
@@ -125,16 +124,7 @@ pub(super) fn convert_head<B>(reply: &HttpResponse<B>) -> hyper::Response<()> {
     converted
 }
 
-/// The size of a body, if it is known.
-pub(super) fn known_size(body: &impl MessageBody) -> Option<u64> {
-    match body.size() {
-        BodySize::None => Some(0),
-        BodySize::Sized(size) => Some(size),
-        BodySize::Stream => None,
-    }
-}
-
-fn convert_reply<B: MessageBody>(
+fn convert_reply<B: MessageBody + Unpin>(
     reply: HttpResponse<B>,
     state: Rc<ConnectionState>,
 ) -> hyper::Response<ReplyBody<B>> {
@@ -144,18 +134,13 @@ fn convert_reply<B: MessageBody>(
         let close = hyper::header::HeaderValue::from_static("close");
         converted.headers_mut().insert(CONNECTION, close);
     }
-    let body = reply.into_body();
-    let remaining = known_size(&body);
-    converted.map(|()| ReplyBody {
-        body,
-        remaining,
-        state,
-    })
+    let data = ReplyData::new(reply.into_body());
+    converted.map(|()| ReplyBody { data, state })
 }
 
 /// The body of a request, as the application reads it.
 struct RequestBody {
-    body: Option<Incoming>,
+    data: RequestData,
     rest: UnreadBody,
     state: Rc<ConnectionState>,
 }
@@ -164,31 +149,17 @@ impl Stream for RequestBody {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            let Some(body) = &mut self.body else {
-                return Poll::Ready(None);
-            };
-            let frame = ready!(Pin::new(&mut *body).poll_frame(context));
-            if body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
-                self.body = None;
-                self.state.body_ended(clock::now());
-            }
-            return Poll::Ready(match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Some(Ok(data)),
-                    // Trailers are ignored.
-                    Err(_) => continue,
-                },
-                Some(Err(error)) => Some(Err(payload_error(&error))),
-                None => None,
-            });
+        let next = ready!(self.data.poll_next(context));
+        if self.data.has_ended() {
+            self.state.body_ended(clock::now());
         }
+        Poll::Ready(next)
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        *self.rest.0.borrow_mut() = self.body.take();
+        *self.rest.0.borrow_mut() = self.data.take_rest();
     }
 }
 
@@ -212,55 +183,31 @@ impl UnreadBody {
     }
 }
 
-pub(super) fn payload_error(error: &hyper::Error) -> PayloadError {
-    let source = error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>());
-    match source.map(io::Error::kind) {
-        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => PayloadError::EncodingCorrupted,
-        _ => PayloadError::Incomplete(None),
-    }
-}
-
 /// The body of a reply, as hyper sends it.
 pub(super) struct ReplyBody<B> {
-    body: B,
-    /// Number of remaining bytes, if known.
-    remaining: Option<u64>,
+    data: ReplyData<B>,
     state: Rc<ConnectionState>,
 }
 
 impl<B: MessageBody + Unpin> Body for ReplyBody<B> {
     type Data = Bytes;
-    type Error = Box<dyn StdError + Send + Sync>;
+    type Error = ReplyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let chunk = ready!(Pin::new(&mut self.body).poll_next(context));
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        let part = ready!(self.data.poll_next(context));
         self.state.writing();
-        Poll::Ready(match chunk {
-            Some(Ok(chunk)) => {
-                self.remaining = self
-                    .remaining
-                    .map(|remaining| remaining.saturating_sub(chunk.len() as u64));
-                Some(Ok(Frame::data(chunk)))
-            }
-            Some(Err(error)) => {
-                let error: Box<dyn StdError> = error.into();
-                Some(Err(error.to_string().into()))
-            }
-            None => None,
-        })
+        Poll::Ready(part.map(|part| part.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.remaining == Some(0)
+        self.data.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.remaining.map(SizeHint::with_exact).unwrap_or_default()
+        self.data.size_hint()
     }
 }
 

@@ -3,7 +3,6 @@
 //! The application sees the same requests as over HTTP/1.1: a target without scheme and authority, and a header `host`.
 
 use std::convert::Infallible;
-use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,7 +21,8 @@ use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri};
 
-use super::bridge::{Application, LocalFuture, ReceivedRequest, convert_head, known_size, payload_error};
+use super::bodies::{ReplyData, ReplyError, RequestData};
+use super::bridge::{Application, LocalFuture, ReceivedRequest, convert_head};
 use super::http2_state::{Http2State, OpenStream};
 use crate::clock;
 
@@ -48,7 +48,7 @@ impl<A: Application> hyper::service::Service<hyper::Request<Incoming>> for Http2
             Payload::None
         } else {
             let body: BoxedPayloadStream = Box::pin(RequestBody {
-                body: Some(body),
+                data: RequestData::new(body),
                 stream: stream.clone(),
             });
             Payload::from(body)
@@ -84,29 +84,27 @@ fn use_relative_target(head: &mut Parts) {
     }
 }
 
-fn convert_reply<B: MessageBody>(
+fn convert_reply<B: MessageBody + Unpin>(
     reply: HttpResponse<B>,
     stream: Rc<OpenStream>,
     omits_body: bool,
 ) -> hyper::Response<ReplyBody<B>> {
     let mut converted = convert_head(&reply);
-    let body = reply.into_body();
-    let remaining = known_size(&body);
-    if let Some(size) = remaining.filter(|_| omits_body) {
+    let data = ReplyData::new(reply.into_body());
+    if let Some(size) = data.remaining().filter(|_| omits_body) {
         converted
             .headers_mut()
             .insert(CONTENT_LENGTH, HeaderValue::from(size));
     }
     converted.map(|()| ReplyBody {
-        body: (!omits_body).then_some(body),
-        remaining: if omits_body { Some(0) } else { remaining },
+        data: (!omits_body).then_some(data),
         stream,
     })
 }
 
 /// The body of a request, as the application reads it.
 struct RequestBody {
-    body: Option<Incoming>,
+    data: RequestData,
     stream: Rc<OpenStream>,
 }
 
@@ -114,72 +112,47 @@ impl Stream for RequestBody {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            let Some(body) = &mut self.body else {
-                return Poll::Ready(None);
-            };
-            let frame = ready!(Pin::new(&mut *body).poll_frame(context));
-            if body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
-                self.body = None;
-            }
-            return Poll::Ready(match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Some(Ok(data)),
-                    // Trailers are ignored.
-                    Err(_) => continue,
-                },
-                Some(Err(error)) => {
-                    self.stream.failed();
-                    Some(Err(payload_error(&error)))
-                }
-                None => None,
-            });
+        let next = ready!(self.data.poll_next(context));
+        if let Some(Err(_)) = next {
+            self.stream.failed();
         }
+        Poll::Ready(next)
     }
 }
 
 /// The body of a reply, as hyper sends it.
 pub(super) struct ReplyBody<B> {
     /// `None` for the reply to a HEAD request.
-    body: Option<B>,
-    /// Number of remaining bytes, if known.
-    remaining: Option<u64>,
+    data: Option<ReplyData<B>>,
     stream: Rc<OpenStream>,
 }
 
 impl<B: MessageBody + Unpin> Body for ReplyBody<B> {
     type Data = Chunk;
-    type Error = Box<dyn StdError + Send + Sync>;
+    type Error = ReplyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Chunk>, Self::Error>>> {
-        let Some(body) = &mut self.body else {
+    ) -> Poll<Option<Result<Frame<Chunk>, ReplyError>>> {
+        let Some(data) = &mut self.data else {
             return Poll::Ready(None);
         };
-        Poll::Ready(match ready!(Pin::new(body).poll_next(context)) {
-            Some(Ok(bytes)) => {
-                self.remaining = self
-                    .remaining
-                    .map(|remaining| remaining.saturating_sub(bytes.len() as u64));
-                let _stream = self.stream.clone();
-                Some(Ok(Frame::data(Chunk { bytes, _stream })))
-            }
-            Some(Err(error)) => {
-                let error: Box<dyn StdError> = error.into();
-                Some(Err(error.to_string().into()))
-            }
-            None => None,
-        })
+        let part = ready!(data.poll_next(context));
+        let chunk = |bytes| {
+            let _stream = self.stream.clone();
+            Frame::data(Chunk { bytes, _stream })
+        };
+        Poll::Ready(part.map(|part| part.map(chunk)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.remaining == Some(0)
+        self.data.as_ref().is_none_or(ReplyData::is_end)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.remaining.map(SizeHint::with_exact).unwrap_or_default()
+        let empty = SizeHint::with_exact(0);
+        self.data.as_ref().map_or(empty, ReplyData::size_hint)
     }
 }
 

@@ -28,6 +28,7 @@
 //! `Stage::Stopped`, the transport accepts the backlog one last time, closes the listeners and idle connections, and
 //! answers the requests in progress.
 
+mod bodies;
 mod bridge;
 mod connection;
 mod connection_state;
