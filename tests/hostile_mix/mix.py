@@ -12,7 +12,8 @@ model's process, above that of the idle process, as Linux reports it.
 by more than 5 %, if the budget does not bind, or if anything fails.
 
 `long` prints a table for one model. It also compares with fixed limits (`max_batch_size`, `max_batch_weight`): the best pair of a
-search whose peak is within the budget, and with batches of 32 in the order of arrival. The models:
+search whose peak is within the budget, and with batches of 32 in the order of arrival. The servers that are compared take turns,
+so that other programs on the machine burden all of them alike. The models:
 
     misbehave   allocates up to 2 GiB, by the formula of a padded model
     onnx        all-MiniLM-L6-v2 as a padded graph in ONNX Runtime, built by bert_onnx.py
@@ -54,6 +55,8 @@ TOLERANCE = 1.05
 # Limits of the search.
 SIZES = (2, 4, 8, 16, 32, 64)
 WEIGHTS = (512, 1024, 2048, 4096, 8192, 16384)
+
+TURN_SECONDS = 30
 
 STARTUP_SECONDS = 300
 
@@ -192,59 +195,89 @@ class Mix:
 
     def run(self, seconds, **configured):
         """Run the mix with a configuration, and return what was observed."""
-        server = Server(self.executable, self.environment, self.directory, self.config(**configured))
+        [observed] = self.compare(seconds, [configured])
+        return observed
+
+    def compare(self, seconds, configurations):
+        """Run the mix with each configuration for this long, in turns, and return what was observed of each."""
+        turns = max(1, round(seconds / TURN_SECONDS))
+        subjects = []
         try:
-            return observe(server, self.model, self.requests, seconds)
+            for configured in configurations:
+                server = Server(self.executable, self.environment, self.directory, self.config(**configured))
+                subjects.append(Subject(server, self.model, self.requests))
+            for turn in range(turns):
+                for subject in subjects:
+                    subject.turn(turn, seconds / turns)
+            return [subject.observed() for subject in subjects]
         finally:
-            server.stop()
+            for subject in subjects:
+                subject.server.stop()
 
 
-def observe(server, model, requests, seconds):
-    path = f"/v1/models/m/tasks/{model.task}/predict"
-    latencies, failures, stopping = [], [], threading.Event()
+class Subject:
+    """A server under the mix, and what was observed of it."""
 
-    def client(number):
-        order = random.Random(number)
-        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    def __init__(self, server, model, requests):
+        self.server, self.requests = server, requests
+        self.path = f"/v1/models/m/tasks/{model.task}/predict"
+        self.pid = server.model_process()
+        self.idle = resident(self.pid, "VmRSS")
+        self.latencies, self.failures = [], []
+        self.seconds, self.items, self.peak = 0.0, 0.0, 0
+
+    def turn(self, turn, seconds):
+        """Run the mix for this long, and wait for the last replies."""
+        watch, stopping = Watch(self.pid), threading.Event()
+        before, begin = self.succeeded(), time.monotonic()
+        clients = [
+            threading.Thread(target=self.client, args=(turn * CLIENTS + number, stopping), daemon=True)
+            for number in range(CLIENTS)
+        ]
+        for thread in clients:
+            thread.start()
+        stopping.wait(seconds)
+        self.seconds += time.monotonic() - begin
+        self.items += self.succeeded() - before
+        stopping.set()
+        for thread in clients:
+            thread.join()
+        self.peak = max(self.peak, watch.peak())
+
+    def client(self, seed, stopping):
+        order = random.Random(seed)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port)
         while not stopping.is_set():
             begin = time.monotonic()
             try:
-                connection.request("POST", path, order.choice(requests), {"content-type": "application/json"})
+                connection.request("POST", self.path, order.choice(self.requests), {"content-type": "application/json"})
                 reply = connection.getresponse()
                 text = reply.read()
             except (OSError, http.client.HTTPException) as error:
-                if not stopping.is_set():
-                    failures.append(repr(error))
+                self.failures.append(repr(error))
                 return
             if reply.status != 200 or b'"error"' in text:
-                failures.append(f"{reply.status}: {text[:300]!r}")
+                self.failures.append(f"{reply.status}: {text[:300]!r}")
                 # The same reply at full speed would tell nothing more.
                 stopping.wait(1)
             else:
-                latencies.append(time.monotonic() - begin)
+                self.latencies.append(time.monotonic() - begin)
 
-    pid = server.model_process()
-    idle = resident(pid, "VmRSS")
-    watch = Watch(pid)
-    items = lambda: server.metric("inference_items_total", outcome="success")
-    before, begin = items(), time.monotonic()
-    clients = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(CLIENTS)]
-    for thread in clients:
-        thread.start()
-    stopping.wait(seconds)
-    elapsed, done = time.monotonic() - begin, items() - before
-    observed = {
-        "peak": watch.peak() - idle,
-        "items_per_second": done / elapsed,
-        "batch": server.metric("inference_batch_size_sum") / max(1, server.metric("inference_batch_size_count")),
-        "p99": quantile(latencies, 0.99),
-        "out_of_memory": server.metric("inference_out_of_memory_total"),
-        "restarts": server.metric("inference_worker_restarts_total"),
-        "limited_by_memory": server.metric("inference_batches_total", reason="memory"),
-        "failures": failures,
-    }
-    stopping.set()
-    return observed
+    def succeeded(self):
+        return self.server.metric("inference_items_total", outcome="success")
+
+    def observed(self):
+        metric = self.server.metric
+        return {
+            "peak": self.peak - self.idle,
+            "items_per_second": self.items / self.seconds,
+            "batch": metric("inference_batch_size_sum") / max(1, metric("inference_batch_size_count")),
+            "p99": quantile(self.latencies, 0.99),
+            "out_of_memory": metric("inference_out_of_memory_total"),
+            "restarts": metric("inference_worker_restarts_total"),
+            "limited_by_memory": metric("inference_batches_total", reason="memory"),
+            "failures": self.failures,
+        }
 
 
 def quantile(values, share):
@@ -306,8 +339,6 @@ def long(mix, seconds, search_seconds):
     free = mix.run(seconds)
     row("no budget", free)
     found = list(problems("no budget", free))
-    fifo = mix.run(seconds, batching=FIFO)
-    row("batches of 32 in order of arrival", fifo)
     searched = {}
     for size in SIZES:
         for weight in WEIGHTS:
@@ -317,16 +348,18 @@ def long(mix, seconds, search_seconds):
     for share in (1, 2):
         budget = int(free["peak"] * share / 3)
         name = f"memory_budget {mebibytes(budget)}"
-        limited = mix.run(seconds, keys=budget_keys(budget))
-        row(name, limited)
-        found += problems(name, limited, budget)
         within = [limits for limits, observed in searched.items() if observed["peak"] <= budget * TOLERANCE]
         best = max(within, key=lambda limits: searched[limits]["items_per_second"], default=None)
         if best is None:
             print("no fixed limits stay within the budget")
             continue
-        static = mix.run(seconds, batching=best)
+        limited, static, fifo = mix.compare(
+            seconds, [{"keys": budget_keys(budget)}, {"batching": best}, {"batching": FIFO}]
+        )
+        row(name, limited)
         row("best: " + short_name(best), static)
+        row("batches of 32 in order of arrival", fifo)
+        found += problems(name, limited, budget)
         against = lambda other: limited["items_per_second"] / other["items_per_second"]
         print(
             f"{share}/3 of the peak: throughput {against(static):.2f} of the best fixed limits and {against(fifo):.2f} of batches of 32, "
