@@ -9,6 +9,8 @@ use serde_json::{Value as Json, json};
 use crate::harness::collector::{Collector, Exported, Otlp};
 use crate::harness::grpc::Grpc;
 use crate::harness::misbehave::{echoes, perform};
+use crate::harness::raw::Raw;
+use crate::harness::tls::Authority;
 use crate::harness::{Reply, Scenario, Server, Signal, eventually};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -111,6 +113,7 @@ fn a_request_is_exported_with_its_stages_whose_times_are_those_of_the_reply() {
             ("http.request.method", "POST"),
             ("http.route", "/v1/models/{model}/tasks/{task}/predict"),
             ("url.path", "/v1/models/m/tasks/embed/predict"),
+            ("url.scheme", "http"),
             ("http.response.status_code", "200"),
             ("client.address", "127.0.0.1"),
             ("user_agent.original", "test/1"),
@@ -279,6 +282,50 @@ async fn grpc_calls_and_each_message_of_a_stream_are_traced() {
     tokio::task::spawn_blocking(move || drop((server, collector)))
         .await
         .expect("they stop");
+}
+
+#[test]
+fn a_span_has_the_scheme_of_the_url_that_the_client_called() {
+    let collector = Collector::start(Otlp::Http);
+    let authority = Authority::new();
+    let scenario = scenario(
+        &collector,
+        Otlp::Http,
+        &format!(
+            "[server.tls]\ncert = \"server.pem\"\nkey = \"server-key.pem\"\n{}",
+            model("thread", "")
+        ),
+    );
+    authority.issue().write(scenario.dir());
+    let server = scenario.start_unready();
+    server.wait_for_log("ready after");
+    let mut secure =
+        Raw::connect_secure(server.address(), authority.client(&[])).expect("the handshake succeeds");
+    let body = json!({ "inputs": ["a"] }).to_string();
+    secure.send(format!(
+        "POST /v1/models/m/tasks/embed/predict HTTP/1.1\r\nhost: test\r\ntraceparent: {}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        traceparent(TRACE, "01"),
+        body.len()
+    ));
+    assert_eq!(secure.reply().expect("a reply").status, 200);
+    let scheme = |trace| {
+        let spans = collector.wait_for_trace(trace, 1);
+        let request = spans.iter().find(|span| span.is_server()).expect("a request");
+        request.attribute("url.scheme")
+    };
+    assert_eq!(scheme(TRACE).as_deref(), Some("https"));
+
+    let plain = start(&collector, Otlp::Http, "");
+    for (trace, proto, expected) in [
+        ("0000000000000000000000000000000a", "https", "https"),
+        ("0000000000000000000000000000000b", "http", "http"),
+    ] {
+        let parent = traceparent(trace, "01");
+        let headers = [("traceparent", parent.as_str()), ("x-forwarded-proto", proto)];
+        predict(&plain, "embed", &headers, &json!(["a"])).expect(200);
+        assert_eq!(scheme(trace).as_deref(), Some(expected));
+    }
 }
 
 #[test]

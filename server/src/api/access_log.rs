@@ -9,13 +9,26 @@ use std::time::Instant;
 
 use super::request_options::request_id;
 use super::telemetry::Telemetry;
-use super::traces::{Trace, TracedCall};
+use super::traces::{Scheme, Trace, TracedCall};
 use crate::clock;
 use crate::config::LoggingSettings;
 use crate::routes;
 
 /// What stands for the method of gRPC calls.
 pub const GRPC: &str = "gRPC";
+
+/// The head of a request, as the access log and traces describe it.
+#[derive(Clone, Copy)]
+pub struct IncomingHead<'a> {
+    /// The HTTP method, or [`GRPC`].
+    pub method: &'a str,
+    /// The scheme of the client's URL; none for gRPC.
+    pub scheme: Option<Scheme>,
+    /// The path.
+    pub path: &'a str,
+    /// The address of the client.
+    pub client: Option<SocketAddr>,
+}
 
 /// Decides which requests are logged, starts their traces, and generates ids for requests without one.
 pub struct AccessLog {
@@ -39,27 +52,28 @@ impl AccessLog {
         }
     }
 
-    /// Starts the record of a request. `header` returns the value of a request header, and `method` is [`GRPC`] for gRPC.
+    /// Starts the record of a request. `header` returns the value of a request header.
     pub fn start<'a>(
         self: &Arc<Self>,
-        method: &str,
-        path: &str,
-        client: Option<SocketAddr>,
+        head: IncomingHead<'_>,
         header: impl Fn(&'static str) -> Option<&'a [u8]>,
     ) -> AccessRecord {
+        let IncomingHead { method, path, .. } = head;
+        let client = head.client.map(|client| client.ip());
         let entry = self.should_log(path).then(|| Entry {
             method: method.to_owned(),
             path: path.to_owned(),
-            client: client.map(|client| client.ip()),
+            client,
             started: clock::now(),
         });
         let trace = self.telemetry.tracer.start(&header, || {
             let user_agent = header("user-agent").map(|name| String::from_utf8_lossy(name).into_owned());
             TracedCall {
                 method: (method != GRPC).then(|| method.to_owned()),
+                scheme: head.scheme,
                 path: path.to_owned(),
                 route: routes::find(path).map(|route| route.patterns[0]),
-                client: client.map(|client| client.ip()),
+                client,
                 user_agent,
             }
         });

@@ -20,7 +20,7 @@ use tower::{Layer, Service};
 
 use super::call_body::{self, ReceivedBytes};
 use super::inference_service::status;
-use crate::api::access_log::{AccessLog, GRPC};
+use crate::api::access_log::{AccessLog, GRPC, IncomingHead};
 use crate::api::traces::RESPONSE_HEADER;
 use crate::api::{ApiKeys, Client, Telemetry};
 use crate::byte_budget::ByteBudget;
@@ -161,7 +161,13 @@ where
         let connection = request.extensions().get::<TcpConnectInfo>();
         let client = connection.and_then(TcpConnectInfo::remote_addr);
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-        let mut record = self.shared.access.start(GRPC, path, client, header);
+        let incoming = IncomingHead {
+            method: GRPC,
+            scheme: None,
+            path,
+            client,
+        };
+        let mut record = self.shared.access.start(incoming, header);
         let call_record = CallRecord::start(&self.shared, method);
         let sender = self
             .shared

@@ -6,7 +6,7 @@ use actix_web::http::header::HeaderValue;
 use actix_web::{HttpMessage as _, HttpRequest};
 use hyper::http::request::Parts;
 
-use crate::api::traces::Trace;
+use crate::api::traces::{Scheme, Trace};
 use crate::api::{Call, Client, Execution, Failure, MAX_TIMEOUT, RequestOptions};
 
 /// The head of a request, as actix-web or hyper represents it.
@@ -51,6 +51,15 @@ pub(super) struct RequestClient(pub(super) Client);
 pub(super) fn is_management_port(request: &HttpRequest) -> bool {
     let extensions = request.extensions();
     extensions.get::<ManagementPort>().is_some_and(|port| port.0)
+}
+
+/// The scheme that the client uses: that of its connection, unless a proxy in between says that it used TLS.
+pub(super) fn scheme(is_tls: bool, forwarded_proto: Option<&[u8]>) -> Scheme {
+    match forwarded_proto {
+        Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
+        _ if is_tls => Scheme::Https,
+        _ => Scheme::Http,
+    }
 }
 
 impl RequestHead for HttpRequest {

@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(super) cors: bool,
     /// Maximum number of threads of each model that prepare items.
     pub(super) prepare_threads: usize,
+    /// Whether connections to the main port use TLS. Those to the management port do not.
+    pub(super) has_tls: bool,
     /// The pages that are served.
     pub(super) pages: Pages,
     /// The page for operators, if it is served.
@@ -115,6 +117,7 @@ impl Shared {
             compression: server.compression,
             cors: !server.cors_allowed_origins.is_empty(),
             prepare_threads: server.prepare_threads.get(),
+            has_tls: server.tls.is_some(),
             pages: Pages {
                 docs: server.docs,
                 ui: server.ui,

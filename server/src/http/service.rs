@@ -28,12 +28,13 @@ use super::compression::AcceptedEncodings;
 use super::counted_reply::CountedReply;
 use super::error_format::ErrorFormat;
 use super::request_headers::{
-    DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value,
+    DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value, scheme,
 };
 use super::respond;
 use super::server::Shared;
 use super::task_routes::{self, TaskPath};
 use super::transport::{Application, ReceivedRequest};
+use crate::api::access_log::IncomingHead;
 use crate::api::traces::{RESPONSE_HEADER, Trace};
 use crate::api::{Client, Code, Failure, load_report};
 use crate::routes::{self, Route, TaskRoute};
@@ -158,9 +159,16 @@ where
         } = request;
         let header = |name| first_value(&head, name);
         let shared = &*self.shared;
-        let mut record = shared
-            .access
-            .start(head.method.as_str(), head.uri.path(), Some(peer), header);
+        let incoming = IncomingHead {
+            method: head.method.as_str(),
+            scheme: Some(scheme(
+                shared.has_tls && !is_management,
+                header("x-forwarded-proto"),
+            )),
+            path: head.uri.path(),
+            client: Some(peer),
+        };
+        let mut record = shared.access.start(incoming, header);
         let (id, trace) = (record.id().clone(), record.trace().clone());
         let sender = shared.identify(&head, is_management);
         record.set_key(sender.key_name());

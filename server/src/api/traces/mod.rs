@@ -48,11 +48,32 @@ struct Active {
     queue: SpanQueue,
 }
 
+/// The scheme of the URL that a client called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme as URLs have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// A call, as its head describes it.
 #[derive(Clone, Debug)]
 pub struct TracedCall {
     /// The HTTP method; none for gRPC.
     pub method: Option<String>,
+    /// The scheme of the client's URL; none for gRPC.
+    pub scheme: Option<Scheme>,
     /// The path.
     pub path: String,
     /// The pattern of the route, if it is not configured.

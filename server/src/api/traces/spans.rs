@@ -102,6 +102,7 @@ impl<'a> Builder<'a> {
             attributes.extend(value.map(|value| KeyValue::new(key, value)));
         };
         add("http.route", call.route.filter(|_| is_http).map(str::to_owned));
+        add("url.scheme", call.scheme.map(|scheme| scheme.as_str().to_owned()));
         add("client.address", call.client.map(|client| client.to_string()));
         add("user_agent.original", call.user_agent.clone());
         add("inference.model", request.model.clone());

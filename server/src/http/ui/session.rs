@@ -8,8 +8,9 @@ use actix_web::HttpRequest;
 use hyper::http::request::Parts;
 
 use super::Ui;
+use crate::api::traces::Scheme;
 use crate::api::{Client, SESSION_MAX_AGE};
-use crate::http::request_headers::{RequestHead, first_value, is_management_port};
+use crate::http::request_headers::{RequestHead, first_value, is_management_port, scheme};
 
 /// Name of the cookie. With the prefix, browsers accept it only over TLS and for this host.
 const NAME: &str = "inference_ui";
@@ -67,7 +68,7 @@ fn is_secure_request(ui: &Ui, request: &HttpRequest) -> bool {
 
 /// Whether the browser reaches the server over TLS: directly, or through a proxy that says so.
 fn is_secure(ui: &Ui, forwarded_proto: Option<&[u8]>, is_management: bool) -> bool {
-    ui.has_tls && !is_management || forwarded_proto == Some(b"https".as_slice())
+    scheme(ui.has_tls && !is_management, forwarded_proto) == Scheme::Https
 }
 
 fn cookie_name(is_secure: bool) -> &'static str {
