@@ -8,20 +8,24 @@ use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 
 use super::error::BatchError;
-use crate::client::{ServerUrl, read_headers};
-use crate::secret::Secret;
+use crate::client::{ServerArgs, ServerUrl, Variables};
 use crate::tls::Trust;
+
+/// The environment variables of the command.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment;
+
+impl Variables for Environment {
+    const URL: &'static str = "INFERENCE_BATCH_URL";
+    const KEY: &'static str = "INFERENCE_BATCH_KEY";
+}
 
 /// The arguments, in the order of `--help`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct BatchArgs {
-    /// Address of the server: HOST:PORT or http[s]://HOST[:PORT][/PREFIX]
-    #[arg(
-        long, value_name = "URL", env = "INFERENCE_BATCH_URL", default_value = "http://127.0.0.1:8080",
-        value_parser = ServerUrl::parse
-    )]
-    url: ServerUrl,
+    #[command(flatten)]
+    server: ServerArgs<Environment>,
     /// Model to send requests to
     #[arg(long, short)]
     model: String,
@@ -37,18 +41,6 @@ pub struct BatchArgs {
     /// Each line of the input is one item, such as "a", instead of a request
     #[arg(long)]
     items: bool,
-    /// API key, sent as `authorization: Bearer KEY`; other users can see command lines, so prefer the variable
-    #[arg(long, env = "INFERENCE_BATCH_KEY", hide_env_values = true)]
-    key: Option<Secret>,
-    /// File with the certificates, in PEM, that sign those of the server; those of the system by default
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
-    /// Accept every certificate of the server
-    #[arg(long, conflicts_with = "cacert")]
-    insecure: bool,
-    /// Header to add to every request; can be repeated
-    #[arg(long, short = 'H', value_name = "NAME:VALUE")]
-    header: Vec<Secret>,
 
     /// Label of the jobs, by which `GET /v1/jobs?label=…` finds them
     #[arg(long, value_name = "TEXT", help_heading = "Jobs")]
@@ -124,14 +116,6 @@ pub(super) struct Plan {
 
 impl BatchArgs {
     pub(super) fn plan(self) -> Result<Plan, BatchError> {
-        let trust = match (self.cacert, self.insecure) {
-            (Some(file), _) => Trust::File(file),
-            (None, true) => Trust::Anything,
-            (None, false) => Trust::System,
-        };
-        if trust != Trust::System && !self.url.is_secure() {
-            return Err(BatchError::NotSecure);
-        }
         let mut job_headers = HeaderMap::new();
         job_headers.insert("prefer", HeaderValue::from_static("respond-async"));
         if let Ok(priority) = HeaderValue::from_str(&self.priority) {
@@ -142,10 +126,10 @@ impl BatchArgs {
             job_headers.insert("x-job-label", label);
         }
         Ok(Plan {
-            trust,
-            headers: read_headers(&self.header, self.key.as_ref())?,
+            trust: self.server.trust()?,
+            headers: self.server.headers()?,
             job_headers,
-            url: self.url,
+            url: self.server.url,
             model: self.model,
             task: self.task,
             input: self.input,

@@ -3,32 +3,19 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::client::HeaderError;
-use crate::tls::Trust;
+use crate::client::ServerArgsError;
 
 /// Why the command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// A header or the key is invalid.
+    /// The server cannot be reached with these arguments.
     #[error(transparent)]
-    Header(#[from] HeaderError),
+    Server(#[from] ServerArgsError),
     /// The label is invalid.
     #[error(
         "the label has characters that are not allowed in a header; use letters, digits and punctuation in --label"
     )]
     Label,
-    /// A choice of trusted certificates, for a connection that is not encrypted.
-    #[error("--cacert and --insecure require a URL that starts with https://")]
-    NotSecure,
-    /// The trusted certificates cannot be read.
-    #[error("cannot read the trusted certificates of {trust}")]
-    Trust {
-        /// Where they are.
-        trust: Trust,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
     /// The input cannot be read.
     #[error("cannot read {}", file.display())]
     Input {

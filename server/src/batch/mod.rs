@@ -26,9 +26,8 @@ use tokio::task::LocalSet;
 use self::args::Plan;
 use self::exchange::{Exchange, ExchangeError, JobResult, Target};
 use self::progress_file::Run;
-use crate::client::resolve;
+use crate::client::{client_tls, resolve};
 use crate::console;
-use crate::tls::ClientTls;
 
 /// Runs the command.
 pub fn run(args: BatchArgs) -> Result<(), BatchError> {
@@ -44,15 +43,7 @@ async fn run_plan(plan: Plan) -> Result<(), BatchError> {
     let all = count_requests(&plan.input)?;
     let mut run = Run::open(&plan)?;
     let output = plan.output.clone();
-    let tls = plan
-        .url
-        .is_secure()
-        .then(|| ClientTls::new(&plan.trust))
-        .transpose();
-    let tls = tls.map_err(|source| BatchError::Trust {
-        trust: plan.trust.clone(),
-        source,
-    })?;
+    let tls = client_tls(&plan.url, &plan.trust)?;
     let endpoints = resolve(&plan.url, tls.as_ref()).await;
     let endpoints = endpoints.map_err(|failure| BatchError::NoServer {
         url: plan.url.to_string(),

@@ -9,38 +9,30 @@ use hyper::HeaderMap;
 use super::arrivals::Arrivals;
 use super::error::BenchError;
 use super::report::Load;
-use crate::client::{ServerUrl, read_headers};
-use crate::secret::Secret;
+use crate::client::{ServerArgs, ServerUrl, Variables};
 use crate::tls::Trust;
+
+/// The environment variables of the command.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment;
+
+impl Variables for Environment {
+    const URL: &'static str = "INFERENCE_BENCH_URL";
+    const KEY: &'static str = "INFERENCE_BENCH_KEY";
+}
 
 /// The arguments, in the order of `--help`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// Address of the server: HOST:PORT or http[s]://HOST[:PORT][/PREFIX]
-    #[arg(
-        long, value_name = "URL", env = "INFERENCE_BENCH_URL", default_value = "http://127.0.0.1:8080",
-        value_parser = ServerUrl::parse
-    )]
-    url: ServerUrl,
+    #[command(flatten)]
+    server: ServerArgs<Environment>,
     /// Model to send requests to
     #[arg(long, short)]
     model: Option<String>,
     /// Task of the model; optional if it has only one task, or a default task
     #[arg(long, short)]
     task: Option<String>,
-    /// API key, sent as `authorization: Bearer KEY`; other users can see command lines, so prefer the variable
-    #[arg(long, env = "INFERENCE_BENCH_KEY", hide_env_values = true)]
-    key: Option<Secret>,
-    /// File with the certificates, in PEM, that sign those of the server; those of the system by default
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
-    /// Accept every certificate of the server
-    #[arg(long, conflicts_with = "cacert")]
-    insecure: bool,
-    /// Header to add to every request; can be repeated
-    #[arg(long, short = 'H', value_name = "NAME:VALUE")]
-    header: Vec<Secret>,
 
     /// Closed loop: number of clients, each of which sends its next request as soon as it has received a reply; each number
     /// is a separate step
@@ -217,18 +209,10 @@ impl BenchArgs {
             (None, Some(items)) => RequestSource::Examples(items as usize),
             (None, None) => RequestSource::Example,
         };
-        let trust = match (self.cacert, self.insecure) {
-            (Some(file), _) => Trust::File(file),
-            (None, true) => Trust::Anything,
-            (None, false) => Trust::System,
-        };
-        if trust != Trust::System && !self.url.is_secure() {
-            return Err(BenchError::NotSecure);
-        }
         Ok(Work::Load(Box::new(Plan {
-            trust,
-            headers: read_headers(&self.header, self.key.as_ref())?,
-            url: self.url,
+            trust: self.server.trust()?,
+            headers: self.server.headers()?,
+            url: self.server.url,
             model: self.model.ok_or(BenchError::NoModel)?,
             task: self.task,
             steps,

@@ -3,10 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::client::{FailureKind, HeaderError};
+use crate::client::{FailureKind, ServerArgsError};
 use crate::html_report::PlotError;
 use crate::json::JsonError;
-use crate::tls::Trust;
 
 /// Why the command failed. Failures of single requests are not errors: they are counted.
 #[derive(Debug, thiserror::Error)]
@@ -14,21 +13,9 @@ pub enum BenchError {
     /// Neither a model nor files to compare are given.
     #[error("no model given: use --model with a name that the server lists in /v1/models")]
     NoModel,
-    /// A header or the key is invalid.
+    /// The server cannot be reached with these arguments.
     #[error(transparent)]
-    Header(#[from] HeaderError),
-    /// A choice of trusted certificates, for a connection that is not encrypted.
-    #[error("--cacert and --insecure require a URL that starts with https://")]
-    NotSecure,
-    /// The trusted certificates cannot be read.
-    #[error("cannot read the trusted certificates of {trust}")]
-    Trust {
-        /// Where they are.
-        trust: Trust,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+    Server(#[from] ServerArgsError),
     /// Ctrl-C was pressed.
     #[error("interrupted: {measured} of {planned} steps were measured{}", if *.partial { ", the last one in part" } else { "" })]
     Interrupted {
@@ -186,8 +173,7 @@ impl BenchError {
             Self::NoModel
             | Self::NoTask { .. }
             | Self::UnknownTask { .. }
-            | Self::Header(_)
-            | Self::NotSecure => 2,
+            | Self::Server(ServerArgsError::Header(_) | ServerArgsError::NotSecure) => 2,
             _ => 1,
         }
     }

@@ -12,10 +12,11 @@ use serde_json::{Value as Json, json};
 
 use super::args::{Plan, RequestSource};
 use super::error::BenchError;
-use crate::client::{Connection, Endpoint, Failure, FailureKind, ServerUrl, resolve, with_deadline};
+use crate::client::{
+    Connection, Endpoint, Failure, FailureKind, ServerUrl, client_tls, resolve, with_deadline,
+};
 use crate::clock;
 use crate::json;
-use crate::tls::ClientTls;
 
 /// A task of a running server, and a request for it.
 #[derive(Debug)]
@@ -71,11 +72,7 @@ impl Target {
             url: url.to_string(),
             why: failure.message,
         };
-        let tls = url.is_secure().then(|| ClientTls::new(&plan.trust)).transpose();
-        let tls = tls.map_err(|source| BenchError::Trust {
-            trust: plan.trust.clone(),
-            source,
-        })?;
+        let tls = client_tls(url, &plan.trust)?;
         let endpoints = resolve(url, tls.as_ref()).await.map_err(no_server)?;
         let headers = &plan.headers;
         let path = url.path(&format!("/v1/models/{}", plan.model));

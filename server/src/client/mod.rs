@@ -1,5 +1,6 @@
 //! An HTTP client of a server, for commands: its address and headers, a keep-alive connection, and the failures of requests.
 
+mod args;
 mod headers;
 
 use std::fmt;
@@ -20,8 +21,9 @@ use tokio::task::JoinHandle;
 
 use crate::tls::{self, ClientTls};
 
+pub(crate) use args::client_tls;
+pub use args::{ServerArgs, ServerArgsError, Variables};
 pub use headers::HeaderError;
-pub(crate) use headers::read as read_headers;
 
 /// Address of a server: `[http[s]://]HOST[:PORT][/PREFIX]`.
 #[derive(Clone, Debug)]

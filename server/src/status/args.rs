@@ -1,36 +1,26 @@
 //! The command line of `status`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::client::ServerUrl;
-use crate::secret::Secret;
+use crate::client::{ServerArgs, Variables};
+
+/// The environment variables of the command.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment;
+
+impl Variables for Environment {
+    const URL: &'static str = "INFERENCE_STATUS_URL";
+    const KEY: &'static str = "INFERENCE_STATUS_KEY";
+}
 
 /// The arguments, in the order of `--help`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct StatusArgs {
-    /// Address of the server: HOST:PORT or http[s]://HOST[:PORT][/PREFIX]
-    #[arg(
-        long, value_name = "URL", env = "INFERENCE_STATUS_URL", default_value = "http://127.0.0.1:8080",
-        value_parser = ServerUrl::parse
-    )]
-    pub(super) url: ServerUrl,
-    /// API key, sent as `authorization: Bearer KEY`; the admin key also shows the full reasons of failures. Other users can see
-    /// command lines, so prefer the variable
-    #[arg(long, env = "INFERENCE_STATUS_KEY", hide_env_values = true)]
-    pub(super) key: Option<Secret>,
-    /// File with the certificates, in PEM, that sign those of the server; those of the system by default
-    #[arg(long, value_name = "FILE")]
-    pub(super) cacert: Option<PathBuf>,
-    /// Accept every certificate of the server
-    #[arg(long, conflicts_with = "cacert")]
-    pub(super) insecure: bool,
-    /// Header to add to every request; can be repeated
-    #[arg(long, short = 'H', value_name = "NAME:VALUE")]
-    pub(super) header: Vec<Secret>,
+    #[command(flatten)]
+    pub(super) server: ServerArgs<Environment>,
     /// Interval between updates
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(super) interval: Duration,
@@ -47,7 +37,7 @@ Examples:
   inference-server status
       a live view of the server on this machine; the arrow keys select a model, q quits
   INFERENCE_STATUS_KEY=… inference-server status --url gpu-7:8080
-      another host, and an API key
+      another host, and an API key; with the admin key, failures are shown with their full reasons
   inference-server status --json | jq '.models[] | {name, explanation}'
       once, for a script
 
@@ -89,7 +79,7 @@ mod tests {
     #[test]
     fn nothing_is_required() {
         let args = parse("").expect("it is valid");
-        assert_eq!(args.url.to_string(), "http://127.0.0.1:8080");
+        assert_eq!(args.server.url.to_string(), "http://127.0.0.1:8080");
         assert_eq!((args.interval, args.json), (Duration::from_secs(1), false));
     }
 

@@ -2,28 +2,15 @@
 
 use std::io;
 
-use crate::client::{FailureKind, HeaderError};
+use crate::client::{FailureKind, ServerArgsError};
 use crate::json::JsonError;
-use crate::tls::Trust;
 
 /// Why the command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// A header or the key is invalid.
+    /// The server cannot be reached with these arguments.
     #[error(transparent)]
-    Header(#[from] HeaderError),
-    /// A choice of trusted certificates, for a connection that is not encrypted.
-    #[error("--cacert and --insecure require a URL that starts with https://")]
-    NotSecure,
-    /// The trusted certificates cannot be read.
-    #[error("cannot read the trusted certificates of {trust}")]
-    Trust {
-        /// Where they are.
-        trust: Trust,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+    Server(#[from] ServerArgsError),
     /// Nothing listens at the address.
     #[error(
         "no server at {url}: {why}; start one with `inference-server --config models.toml`, or set its address with --url"
@@ -86,7 +73,7 @@ impl StatusError {
     /// 2 for errors in the command line, 3 for a server that is not ready, 1 for all others.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Header(_) | Self::NotSecure => 2,
+            Self::Server(ServerArgsError::Header(_) | ServerArgsError::NotSecure) => 2,
             Self::NotReady { .. } => 3,
             _ => 1,
         }

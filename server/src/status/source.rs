@@ -10,8 +10,8 @@ use hyper::{HeaderMap, Request};
 use super::args::StatusArgs;
 use super::error::StatusError;
 use super::reply::{ModelList, ServerStatus};
-use crate::client::{Connection, Failure, FailureKind, ServerUrl, read_headers, resolve, with_deadline};
-use crate::tls::{ClientTls, Trust};
+use crate::client::{Connection, Failure, FailureKind, ServerUrl, client_tls, resolve, with_deadline};
+use crate::tls::ClientTls;
 use crate::{clock, json};
 
 /// A server, and how it is asked.
@@ -25,20 +25,11 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(args: &StatusArgs) -> Result<Self, StatusError> {
-        let trust = match (&args.cacert, args.insecure) {
-            (Some(file), _) => Trust::File(file.clone()),
-            (None, true) => Trust::Anything,
-            (None, false) => Trust::System,
-        };
-        let tls = match args.url.is_secure() {
-            true => Some(ClientTls::new(&trust).map_err(|source| StatusError::Trust { trust, source })?),
-            false if trust != Trust::System => return Err(StatusError::NotSecure),
-            false => None,
-        };
+        let server = &args.server;
         Ok(Self {
-            url: args.url.clone(),
-            headers: read_headers(&args.header, args.key.as_ref())?,
-            tls,
+            tls: client_tls(&server.url, &server.trust()?)?,
+            url: server.url.clone(),
+            headers: server.headers()?,
             timeout: args.timeout,
         })
     }
