@@ -36,6 +36,7 @@ macro_rules! with_cases {
             endings:
                 a_job_succeeds_with_exactly_its_reply
                 a_rejected_request_fails_at_once_with_its_reply
+                an_error_can_have_any_character
                 a_late_result_is_discarded
                 a_result_is_stored_once
                 a_cancelled_job_stays_cancelled

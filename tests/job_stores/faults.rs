@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use inference_server::jobs::{
-    Claim, ClaimedJob, Completion, Delivery, DeliveryOutcome, Fence, JobChange, JobError, JobFilter, JobId,
-    JobPage, JobRecord, JobStore, NewJob, Removal, Statistics, StoreError, StoreFuture, StoredReply,
-    StoredRequest, Submission, Swept, Verdict, Viewer,
+    Claim, ClaimedJob, Completion, Delivery, DeliveryReport, Fence, JobChange, JobError, JobFilter, JobId,
+    JobPage, JobRecord, JobStore, NewJob, Progress, Removal, Statistics, StoreError, StoreFuture,
+    StoredReply, StoredRequest, Submission, Swept, Verdict, Viewer,
 };
 use tokio::sync::broadcast;
 
@@ -108,8 +108,8 @@ impl JobStore for FaultyStore {
         self.call(|store| store.begin_attempt(id, fence))
     }
 
-    fn progress(&self, id: JobId, fence: Fence, items_done: u32) -> StoreFuture<'_, Verdict> {
-        self.call(|store| store.progress(id, fence, items_done))
+    fn progress(&self, progress: Vec<Progress>) -> StoreFuture<'_, ()> {
+        self.call(|store| store.progress(progress))
     }
 
     fn complete(&self, id: JobId, fence: Fence, completion: Completion) -> StoreFuture<'_, Verdict> {
@@ -140,8 +140,8 @@ impl JobStore for FaultyStore {
         self.call(|store| store.claim_deliveries(limit, lease))
     }
 
-    fn record_delivery(&self, id: JobId, fence: Fence, outcome: DeliveryOutcome) -> StoreFuture<'_, ()> {
-        self.call(|store| store.record_delivery(id, fence, outcome))
+    fn record_delivery(&self, id: JobId, fence: Fence, report: DeliveryReport) -> StoreFuture<'_, ()> {
+        self.call(|store| store.record_delivery(id, fence, report))
     }
 
     fn changes(&self) -> broadcast::Receiver<JobChange> {

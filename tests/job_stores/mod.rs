@@ -5,5 +5,4 @@ mod crashes;
 mod faults;
 mod fixture;
 mod postgres;
-mod small_disk;
 mod sqlite;

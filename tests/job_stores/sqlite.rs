@@ -7,12 +7,12 @@ use std::time::Duration;
 use inference_server::jobs::sqlite::SqliteStore;
 use inference_server::jobs::{
     Completion, JobFilter, JobPage, JobState, JobStore, NewJob, StoreClock, StoreError, Submission, Swept,
-    Verdict, Viewer,
+    Verdict, Viewer, WebhookState,
 };
 
 use super::conformance::{declare_tests, with_cases};
 use super::fixture::{LEASE, RETENTION, Sure, claim_of, job, limits, reply_to, sqlite_at};
-use super::small_disk::SmallDisk;
+use crate::harness::small_disk::SmallDisk;
 
 with_cases!(declare_tests! crate::job_stores::fixture::open_sqlite);
 
@@ -156,6 +156,33 @@ async fn a_file_of_a_newer_version_is_rejected() {
 }
 
 #[tokio::test]
+async fn a_file_of_an_older_version_is_migrated_with_its_jobs() {
+    let directory = tempfile::tempdir().expect("a directory can be created");
+    let path = directory.path().join("jobs.sqlite");
+    let store = open(&path).await.expect("the store can be opened");
+    let hooked = NewJob {
+        webhook_url: Some("https://example.org/".to_owned()),
+        ..job("a")
+    };
+    let id = Sure(&store).succeeded(hooked).await.id;
+    store.close().await.expect("the store can be closed");
+    let older = rusqlite::Connection::open(&path).expect("the database can be opened");
+    older
+        .execute_batch(
+            "ALTER TABLE jobs DROP COLUMN webhook_attempted_at; ALTER TABLE jobs DROP COLUMN webhook_status; \
+             ALTER TABLE jobs DROP COLUMN webhook_error; PRAGMA user_version = 1",
+        )
+        .expect("the columns can be removed");
+    drop(older);
+    let store = open(&path).await.expect("the store can be opened");
+    let sure = Sure(&store);
+    let webhook = sure.get(id).await.webhook.expect("it has a webhook");
+    assert_eq!((webhook.state, webhook.attempted_at), (WebhookState::Pending, None));
+    assert_eq!(sure.reply(id).await, Some(reply_to(b"a")));
+    sure.succeeded(job("new")).await;
+}
+
+#[tokio::test]
 async fn claims_of_a_server_that_exited_end_when_the_file_is_opened() {
     let directory = tempfile::tempdir().expect("a directory can be created");
     let path = directory.path().join("jobs.sqlite");
@@ -280,9 +307,9 @@ async fn the_file_shrinks_after_jobs_were_removed() {
 
 #[tokio::test]
 async fn a_full_disk_rejects_submissions_before_it_is_full_and_keeps_every_job() {
-    let Some(disk) =
-        SmallDisk::enter("a_full_disk_rejects_submissions_before_it_is_full_and_keeps_every_job")
-    else {
+    let Some(disk) = SmallDisk::enter(
+        "job_stores::sqlite::a_full_disk_rejects_submissions_before_it_is_full_and_keeps_every_job",
+    ) else {
         return;
     };
     let path = disk.path().join("jobs.sqlite");
@@ -334,7 +361,7 @@ async fn a_full_disk_rejects_submissions_before_it_is_full_and_keeps_every_job()
 
 #[tokio::test]
 async fn a_read_only_disk_is_reported() {
-    let Some(disk) = SmallDisk::enter("a_read_only_disk_is_reported") else {
+    let Some(disk) = SmallDisk::enter("job_stores::sqlite::a_read_only_disk_is_reported") else {
         return;
     };
     let path = disk.path().join("jobs.sqlite");

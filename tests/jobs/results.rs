@@ -2,8 +2,13 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{ECHO, M, TEXT, WORDS, id_of, job, result, start, submit, timeless, wait, wait_for_jobs, wait_for_state, waiting};
+use super::{
+    ECHO, M, TEXT, WORDS, id_of, job, result, start, submit, timeless, wait, wait_for_jobs, wait_for_state,
+    waiting,
+};
 use crate::harness::client::predict_path;
+use crate::harness::eventually;
+use crate::harness::misbehave::echo;
 
 #[test]
 fn the_result_of_a_job_is_the_reply_of_the_synchronous_call_in_every_protocol() {
@@ -120,6 +125,93 @@ fn a_job_is_described_from_its_submission_to_its_end() {
         let found = server.get(&format!("/v1/jobs?{other}")).expect(200).json();
         assert_eq!(found["data"], json!([]), "{other}");
     }
+}
+
+#[test]
+fn items_done_grows_while_a_job_runs_and_starts_again_with_the_next_attempt() {
+    let model = format!(
+        "{M}isolation = \"process\"\non_crash = \"fail\"\nrestart_delay = \"1ms\"\n[models.batching]\nmax_batch_size = 1\n"
+    );
+    let server = start("max_attempts = 1", &model);
+    let file = |name: &str| server.dir().join(name);
+    let items = json!([
+        echo(0),
+        echo(1),
+        {"do": "wait", "path": file("first"), "value": 2},
+        echo(3),
+        {"do": "wait", "path": file("second"), "value": 4},
+        {"do": "abort", "once": file("once"), "value": 5},
+        {"do": "wait", "path": file("third"), "value": 6},
+    ]);
+    let id = submit(&server, TEXT, &json!({ "inputs": items }));
+    let items_done = |job: &Json| job["items_done"].as_u64().expect("a number");
+    let wait_for_items = |before: u64, count: u64| {
+        let mut last = before;
+        eventually(&format!("{count} items to be done"), || {
+            let job = server.get(&format!("/v1/jobs/{id}")).expect(200).json();
+            let done = items_done(&job);
+            assert!((last..=count).contains(&done), "after {last}: {job}");
+            last = done;
+            if done == count && job["state"] == "running" {
+                Ok(())
+            } else {
+                Err(job)
+            }
+        });
+    };
+    wait_for_items(0, 2);
+    std::fs::write(file("first"), "open").expect("open the gate");
+    wait_for_items(2, 4);
+    // The crash ends the only attempt.
+    std::fs::write(file("second"), "open").expect("open the gate");
+    let ended = wait(&server, &id);
+    assert_eq!(
+        (&ended["state"], &ended["can_retry"]),
+        (&json!("failed"), &json!(true))
+    );
+    let retried = server
+        .request("POST", &format!("/v1/jobs/{id}/retry"))
+        .send()
+        .expect(202)
+        .json();
+    assert_eq!((items_done(&retried), &retried["state"]), (0, &json!("queued")));
+    wait_for_items(0, 6);
+    std::fs::write(file("third"), "open").expect("open the gate");
+    let ended = wait(&server, &id);
+    assert_eq!((&ended["state"], items_done(&ended)), (&json!("succeeded"), 7));
+}
+
+#[test]
+fn a_model_reports_its_jobs_as_the_metrics_do() {
+    let server = start("", &format!("{M}{WORDS}"));
+    let gate = server.dir().join("gate");
+    let running = submit(&server, TEXT, &json!({"inputs": waiting(&gate)}));
+    wait_for_state(&server, &running, "running");
+    let later = job(&server, TEXT, &json!({"inputs": waiting(&gate)})).header("x-job-not-before", "1h");
+    later.send().expect(202);
+    wait_for_jobs(&server, "m", "queued", 1);
+    wait_for_jobs(&server, "m", "running", 1);
+    let jobs = server.model("m")["jobs"].clone();
+    assert_eq!(
+        (&jobs["queued"], &jobs["running"]),
+        (&json!(1), &json!(1)),
+        "{jobs}"
+    );
+    for age in ["oldest_queued_age_seconds", "oldest_running_age_seconds"] {
+        let seconds = jobs[age].as_f64().expect("a number");
+        assert!((0.0..300.0).contains(&seconds), "{age} of {jobs}");
+    }
+    let list = server.get("/v1/models").expect(200).json();
+    let words = list["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|model| model["id"] == "words");
+    let none = json!({
+        "queued": 0, "running": 0, "oldest_queued_age_seconds": null, "oldest_running_age_seconds": null,
+    });
+    assert_eq!(words.expect("a model")["jobs"], none);
+    std::fs::write(&gate, "open").expect("open the gate");
 }
 
 #[test]

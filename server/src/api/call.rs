@@ -201,6 +201,9 @@ impl Call {
             priority,
             tracking: record.track(options.request_id),
         })?;
+        if let Execution::Job(job) = &options.execution {
+            job.queued(pending.progress());
+        }
         let mut reply = pending.reply().await;
         record.ran(&mut reply);
         if let Execution::Job(job) = &options.execution {

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::failure::{Code, Failure};
 use crate::batching::Priority;
+use crate::engine::Progress;
 
 /// What happens to the items of a request that is valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,13 +47,16 @@ pub struct JobExecution {
     outcome: OnceLock<ItemsOutcome>,
 }
 
-/// What has to succeed before the items of a job are queued.
+/// What has to succeed before the items of a job are queued, and follows them afterwards.
 pub trait Gate: Send + Sync {
     /// Records that the items start now.
     ///
     /// # Errors
     /// They must not start.
     fn pass(&self) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Receives the count of the items that have an outcome, after they were queued.
+    fn queued(&self, progress: Progress);
 }
 
 impl JobExecution {
@@ -71,6 +75,10 @@ impl JobExecution {
 
     pub(super) async fn start(&self) -> Result<(), Failure> {
         self.gate.pass().await
+    }
+
+    pub(super) fn queued(&self, progress: Progress) {
+        self.gate.queued(progress);
     }
 
     pub(super) fn finish(&self, outcome: ItemsOutcome) {

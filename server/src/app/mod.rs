@@ -344,7 +344,7 @@ fn start_jobs(
     }
     let executor = server.job_executor();
     let runner = Runner::start(jobs.clone(), registry.clone(), move || executor)?;
-    let deliverer = Deliverer::start(jobs.clone(), Arc::new(http::describe_job));
+    let deliverer = Deliverer::start(jobs.clone(), Arc::new(http::describe_job_for_webhook));
     Ok(Some((runner, deliverer)))
 }
 

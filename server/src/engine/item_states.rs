@@ -259,6 +259,11 @@ impl<I, O> ItemStates<I, O> {
         }
     }
 
+    /// Number of items that have an outcome, or are about to have it.
+    pub(super) fn settled(&self) -> usize {
+        self.slots.len() - self.open.load(Ordering::Acquire)
+    }
+
     /// All outcomes, in order, for the caller that settled the last item.
     pub(super) fn take_outcomes(&self) -> impl Iterator<Item = Option<O>> {
         self.slots.iter().map(|slot| take(&slot.outcome))

@@ -68,7 +68,7 @@ use worker::Worker;
 pub use batch_record::{BatchRecord, RequestBatch, RequestBatches};
 pub use load::Load;
 pub use recent::{Recent, SIZE_CLASSES, TaskCounters};
-pub use request::{Outcome, PendingReply, Reply, Request, Timing, Tracking};
+pub use request::{Outcome, PendingReply, Progress, Reply, Request, Timing, Tracking};
 pub use running_batches::RunningBatch;
 pub use server_memory::ServerMemory;
 pub use statistics::{Total, Totals};

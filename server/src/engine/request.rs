@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -395,6 +395,11 @@ impl PendingReply {
         self.task
     }
 
+    /// Counts the outcomes while the reply is pending.
+    pub fn progress(&self) -> Progress {
+        Progress(Arc::downgrade(&self.request))
+    }
+
     /// The reply: at the deadline at the latest, with "expired" for every item that has no outcome by then.
     pub async fn reply(mut self) -> Reply {
         let deadline = tokio::time::Instant::from_std(self.received + self.request.timeout);
@@ -431,6 +436,17 @@ impl PendingReply {
             weight: 0,
             batches: RequestBatches::default(),
         }
+    }
+}
+
+/// Counts the outcomes of a request. It does not keep the request alive.
+#[derive(Clone)]
+pub struct Progress(Weak<RequestState>);
+
+impl Progress {
+    /// Number of items that have an outcome. `None` after the end of the request.
+    pub fn items_done(&self) -> Option<usize> {
+        Some(self.0.upgrade()?.items.settled())
     }
 }
 

@@ -32,6 +32,6 @@ mod ui;
 pub mod v1;
 pub mod v2;
 
-pub use jobs::{JobExecutor, describe_job};
+pub use jobs::{JobExecutor, describe_job_for_webhook};
 pub use server::{Server, StartError};
 pub use transport::Heartbeats;

@@ -2,6 +2,8 @@
 //!
 //! They read a snapshot and never wait for a model.
 
+use std::time::Duration;
+
 use actix_web::http::header::{ACCEPT, HeaderValue, VARY};
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
@@ -14,6 +16,7 @@ use super::server::Shared;
 use super::task_routes::TaskPath;
 use super::v1;
 use crate::api::{Call, Code, Failure, ModelExplanation, TaskExplanation, explain_model};
+use crate::jobs::Jobs;
 use crate::metrics::{OPEN_METRICS, write_open_metrics};
 use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
@@ -28,8 +31,11 @@ pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpRe
     let write = {
         let view = view.clone();
         let is_draining = shared.registry.is_draining();
+        let jobs = shared.jobs.clone();
         move || {
-            let models = view.models().map(|entry| describe(entry, is_draining, operator));
+            let models = view
+                .models()
+                .map(|entry| describe(entry, is_draining, operator, &jobs));
             let models: Vec<Json> = models.collect();
             json!({"object": "list", "data": models, "models": models}).to_string()
         }
@@ -46,7 +52,7 @@ pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, path: Path
     match Call::find(&view, name, None) {
         Ok((entry, task)) => {
             let operator = view.client().is_admin();
-            let mut model = describe(entry, shared.registry.is_draining(), operator);
+            let mut model = describe(entry, shared.registry.is_draining(), operator, &shared.jobs);
             rename(&mut model, name, task);
             respond::json(200, model.to_string())
         }
@@ -66,7 +72,7 @@ fn rename(model: &mut Json, name: &str, task: Option<usize>) {
 }
 
 /// Describes a model. Operators see the full reasons of failures; clients see the public form.
-fn describe(entry: &ModelEntry, is_draining: bool, operator: bool) -> Json {
+fn describe(entry: &ModelEntry, is_draining: bool, operator: bool, jobs: &Jobs) -> Json {
     let ModelExplanation {
         explanation,
         recent,
@@ -87,6 +93,15 @@ fn describe(entry: &ModelEntry, is_draining: bool, operator: bool) -> Json {
     });
     if let Some(description) = entry.description() {
         model["description"] = description.into();
+    }
+    if let Some(jobs) = jobs.of_model(entry.name()) {
+        let seconds = |age: Option<Duration>| age.map(|age| age.as_secs_f64());
+        model["jobs"] = json!({
+            "queued": jobs.queued,
+            "running": jobs.running,
+            "oldest_queued_age_seconds": seconds(jobs.oldest_queued),
+            "oldest_running_age_seconds": seconds(jobs.oldest_running),
+        });
     }
     if let Some(reason) = entry.reason_for(operator) {
         model["reason"] = reason.into();

@@ -1,7 +1,7 @@
 //! One run of a claimed job.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
@@ -22,8 +22,13 @@ pub struct Attempt {
     /// Whether this is the last attempt.
     pub is_last: bool,
     begun: OnceCell<()>,
+    count_items: Mutex<Option<CountItems>>,
+    items_done: AtomicU32,
     is_lost: AtomicBool,
 }
+
+/// Counts the items of a run that have an outcome. `None` after its end.
+type CountItems = Box<dyn Fn() -> Option<usize> + Send + Sync>;
 
 /// Why an attempt must not begin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +57,8 @@ impl Attempt {
             model: record.model,
             request,
             begun: OnceCell::new(),
+            count_items: Mutex::new(None),
+            items_done: AtomicU32::new(0),
             is_lost: AtomicBool::new(false),
         }
     }
@@ -79,6 +86,19 @@ impl Attempt {
     /// Whether it has begun.
     pub fn has_begun(&self) -> bool {
         self.begun.initialized()
+    }
+
+    /// Sets how the items that have an outcome are counted from now on.
+    pub fn follow(&self, count_items: impl Fn() -> Option<usize> + Send + Sync + 'static) {
+        *self.count_items.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(count_items));
+    }
+
+    /// Number of items that have an outcome. It never decreases, also if the items run again within the attempt.
+    pub(super) fn items_done(&self) -> u32 {
+        let count_items = self.count_items.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = count_items.as_ref().and_then(|count| count()).unwrap_or(0);
+        let counted = u32::try_from(counted).unwrap_or(u32::MAX);
+        self.items_done.fetch_max(counted, Ordering::Relaxed).max(counted)
     }
 
     /// Whether the server was told that it does not hold the job.

@@ -233,10 +233,28 @@ pub struct JobRecord {
     /// HTTP status of its reply, if it has one.
     pub reply_status: Option<u16>,
     /// Delivery of its outcome. `None` if the job has no webhook.
-    pub webhook: Option<WebhookState>,
+    pub webhook: Option<WebhookDelivery>,
 }
 
 /// Delivery of the outcome of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookDelivery {
+    /// State.
+    pub state: WebhookState,
+    /// How often delivery was attempted.
+    pub attempts: u32,
+    /// When the last attempt ended.
+    pub attempted_at: Option<Timestamp>,
+    /// HTTP status with which the receiver answered the last attempt.
+    pub status: Option<u16>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// When the message is sent, unless it was delivered or abandoned. While an attempt is in progress, the time at which another
+    /// server repeats it if this one dies.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// State of the delivery of the outcome of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookState {
     /// The job has not ended.
@@ -291,8 +309,21 @@ pub struct Delivery {
     pub record: JobRecord,
     /// How often delivery was attempted before.
     pub attempts: u32,
+    /// Time since the end of the job.
+    pub age: Duration,
     /// Proves that the server holds the delivery.
     pub fence: Fence,
+}
+
+/// An attempt to deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryReport {
+    /// Its outcome.
+    pub outcome: DeliveryOutcome,
+    /// HTTP status with which the receiver answered.
+    pub status: Option<u16>,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 /// Outcome of an attempt to deliver.
@@ -300,8 +331,8 @@ pub struct Delivery {
 pub enum DeliveryOutcome {
     /// The receiver accepted the message.
     Delivered,
-    /// Try again at this time.
-    RetryAt(Timestamp),
+    /// Try again after this time.
+    RetryAfter(Duration),
     /// Do not try again.
     Abandoned,
 }

@@ -32,13 +32,14 @@ pub use attempt::{Attempt, NotBegun};
 pub use error::{Corruption, StoreError};
 pub use id::JobId;
 pub use job::{
-    ClaimedJob, Delivery, DeliveryOutcome, Depth, Fence, Header, IdempotencyKey, JobError, JobRecord,
-    JobState, NewJob, Owner, Statistics, StoredReply, StoredRequest, WebhookState, WorkerId,
+    ClaimedJob, Delivery, DeliveryOutcome, DeliveryReport, Depth, Fence, Header, IdempotencyKey, JobError,
+    JobRecord, JobState, NewJob, Owner, Statistics, StoredReply, StoredRequest, WebhookDelivery,
+    WebhookState, WorkerId,
 };
 pub use runner::{Execute, Executed, Runner};
 pub use service::Jobs;
 pub use store::{
-    Claim, Completion, JobChange, JobFilter, JobPage, JobStore, ModelRoom, Removal, StoreFuture, StoreLimits,
-    Submission, Swept, Verdict, Viewer,
+    Claim, Completion, JobChange, JobFilter, JobPage, JobStore, ModelRoom, Progress, Removal, StoreFuture,
+    StoreLimits, Submission, Swept, Verdict, Viewer,
 };
 pub use timestamp::{StoreClock, Timestamp};

@@ -9,7 +9,7 @@ use super::webhooks::WebhookSettings;
 use super::{JobStore, NewJob, StoreError, StoreLimits, Submission, WorkerId};
 use crate::clock;
 use crate::config::JobSettings;
-use crate::metrics::{JobMetrics, SubmissionOutcome};
+use crate::metrics::{JobMetrics, ModelJobs, SubmissionOutcome};
 
 /// Time after which opening the store is tried again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
@@ -142,6 +142,11 @@ impl Jobs {
         let took = clock::now().saturating_duration_since(started);
         self.metrics.count_submission(outcome, took);
         submitted
+    }
+
+    /// The jobs of a model that wait or run, as the metrics report them. `None` if jobs are disabled.
+    pub fn of_model(&self, model: &str) -> Option<ModelJobs> {
+        self.settings.enabled.then(|| self.metrics.of_model(model))
     }
 
     /// Answers clients that wait for a job, and stops claiming jobs.

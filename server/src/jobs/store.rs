@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 
 use super::transition::Rejection;
 use super::{
-    ClaimedJob, Delivery, DeliveryOutcome, Fence, JobError, JobId, JobRecord, JobState, NewJob, Owner,
+    ClaimedJob, Delivery, DeliveryReport, Fence, JobError, JobId, JobRecord, JobState, NewJob, Owner,
     Statistics, StoreError, StoredReply, StoredRequest, WorkerId,
 };
 
@@ -60,8 +60,9 @@ pub trait JobStore: Send + Sync {
     /// Counts an attempt of a claimed job. Called before its batch starts; if this is rejected, the job must not run.
     fn begin_attempt(&self, id: JobId, fence: Fence) -> StoreFuture<'_, Verdict>;
 
-    /// Records how many items of the attempt have an outcome. It may be lost in a crash.
-    fn progress(&self, id: JobId, fence: Fence, items_done: u32) -> StoreFuture<'_, Verdict>;
+    /// Records how many items of running attempts have an outcome. Smaller numbers than before are ignored, and so are attempts
+    /// that are not held with their fence.
+    fn progress(&self, progress: Vec<Progress>) -> StoreFuture<'_, ()>;
 
     /// Ends a job with its outcome.
     fn complete(&self, id: JobId, fence: Fence, completion: Completion) -> StoreFuture<'_, Verdict>;
@@ -86,8 +87,8 @@ pub trait JobStore: Send + Sync {
     /// Claims webhook deliveries that are due: at most `limit`, for the duration of the lease.
     fn claim_deliveries(&self, limit: u32, lease: Duration) -> StoreFuture<'_, Vec<Delivery>>;
 
-    /// Records the outcome of an attempt to deliver. An outcome with an old fence is ignored.
-    fn record_delivery(&self, id: JobId, fence: Fence, outcome: DeliveryOutcome) -> StoreFuture<'_, ()>;
+    /// Records an attempt to deliver. One with an old fence is ignored.
+    fn record_delivery(&self, id: JobId, fence: Fence, report: DeliveryReport) -> StoreFuture<'_, ()>;
 
     /// Changes of jobs, by this server or others, after they are durable. A receiver that lags, or that is told
     /// [`JobChange::Unknown`], must look for itself.
@@ -196,6 +197,17 @@ pub struct ModelRoom {
     pub model: String,
     /// Number of items.
     pub items: u32,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The job.
+    pub id: JobId,
+    /// Proves that the server holds it.
+    pub fence: Fence,
+    /// Number of items that have an outcome.
+    pub items_done: u32,
 }
 
 /// The outcome of a job.

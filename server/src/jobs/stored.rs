@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::transition::{Effect, Event, Lifecycle, Rejection};
 use super::{
-    Completion, Delivery, DeliveryOutcome, Fence, JobChange, JobError, JobId, JobRecord, JobState, NewJob,
-    Owner, StoredReply, Timestamp, Viewer, WebhookState,
+    Completion, Delivery, DeliveryOutcome, DeliveryReport, Fence, JobChange, JobError, JobId, JobRecord,
+    JobState, NewJob, Owner, Progress, StoredReply, Timestamp, Viewer, WebhookDelivery, WebhookState,
 };
 use crate::batching::Priority;
 
@@ -56,6 +56,10 @@ pub(super) struct Webhook {
     pub(super) fence: Fence,
     /// When to deliver. `None` if the job has not ended, or the delivery is over.
     pub(super) due_at: Option<Timestamp>,
+    /// When the last attempt ended, with its status and error.
+    pub(super) attempted_at: Option<Timestamp>,
+    pub(super) status: Option<u16>,
+    pub(super) error: Option<String>,
 }
 
 impl Webhook {
@@ -66,7 +70,32 @@ impl Webhook {
             attempts: 0,
             fence: Fence(0),
             due_at: None,
+            attempted_at: None,
+            status: None,
+            error: None,
         }
+    }
+
+    /// What callers see.
+    fn delivery(&self) -> WebhookDelivery {
+        WebhookDelivery {
+            state: self.state,
+            attempts: self.attempts,
+            attempted_at: self.attempted_at,
+            status: self.status,
+            error: self.error.clone(),
+            next_attempt_at: self.due_at,
+        }
+    }
+
+    /// Forgets the attempts to deliver. Claims of them no longer count.
+    fn restart(&mut self, state: WebhookState, due_at: Option<Timestamp>) {
+        *self = Self {
+            state,
+            due_at,
+            fence: Fence(self.fence.0 + 1),
+            ..Self::new(std::mem::take(&mut self.url))
+        };
     }
 }
 
@@ -110,9 +139,7 @@ impl StoredJob {
             Some(Effect::Ended) => {
                 self.retained_since = Some(now);
                 if let Some(webhook) = &mut self.webhook {
-                    webhook.state = WebhookState::Pending;
-                    webhook.attempts = 0;
-                    webhook.due_at = Some(now);
+                    webhook.restart(WebhookState::Pending, Some(now));
                 }
                 // A dead letter can be retried.
                 follow_up.drop_request = self.lifecycle.state != JobState::DeadLetter;
@@ -123,12 +150,40 @@ impl StoredJob {
                 self.items_done = 0;
                 self.retained_since = None;
                 if let Some(webhook) = &mut self.webhook {
-                    webhook.state = WebhookState::Waiting;
-                    webhook.due_at = None;
+                    webhook.restart(WebhookState::Waiting, None);
                 }
                 follow_up.change = Some(self.queued());
             }
         }
+        Ok(follow_up)
+    }
+
+    /// Records how many items of the attempt have an outcome.
+    ///
+    /// # Errors
+    /// The server does not run the attempt.
+    pub(super) fn record_progress(
+        &mut self,
+        progress: Progress,
+        now: Timestamp,
+    ) -> Result<FollowUp, Rejection> {
+        let follow_up = self.apply(Event::Progress(progress.fence), now)?;
+        self.items_done = self.items_done.max(progress.items_done.min(self.items));
+        Ok(follow_up)
+    }
+
+    /// Ends the attempt without an outcome.
+    ///
+    /// # Errors
+    /// The server does not hold the job.
+    pub(super) fn interrupt(
+        &mut self,
+        fence: Fence,
+        error: &JobError,
+        now: Timestamp,
+    ) -> Result<FollowUp, Rejection> {
+        let follow_up = self.apply(Event::Interrupt(fence), now)?;
+        self.error = Some(storable(error));
         Ok(follow_up)
     }
 
@@ -150,7 +205,7 @@ impl StoredJob {
         if error.is_none() {
             self.items_done = self.items;
         }
-        self.error = error.cloned();
+        self.error = error.map(storable);
         self.reply_status = reply.map(|reply| reply.status);
         Ok((follow_up, reply))
     }
@@ -163,16 +218,19 @@ impl StoredJob {
         }
     }
 
-    /// Records the outcome of an attempt to deliver. Returns whether the claim still counts.
-    pub(super) fn record_delivery(&mut self, fence: Fence, outcome: DeliveryOutcome) -> bool {
+    /// Records an attempt to deliver that has ended now. Returns whether the claim still counts.
+    pub(super) fn record_delivery(&mut self, fence: Fence, report: DeliveryReport, now: Timestamp) -> bool {
         let webhook = self.webhook.as_mut();
         let webhook =
             webhook.filter(|webhook| webhook.fence == fence && webhook.state == WebhookState::Pending);
         let Some(webhook) = webhook else { return false };
         webhook.attempts += 1;
-        (webhook.state, webhook.due_at) = match outcome {
+        webhook.attempted_at = Some(now);
+        webhook.status = report.status;
+        webhook.error = report.error;
+        (webhook.state, webhook.due_at) = match report.outcome {
             DeliveryOutcome::Delivered => (WebhookState::Delivered, None),
-            DeliveryOutcome::RetryAt(time) => (WebhookState::Pending, Some(time)),
+            DeliveryOutcome::RetryAfter(delay) => (WebhookState::Pending, Some(now.plus(delay))),
             DeliveryOutcome::Abandoned => (WebhookState::Failed, None),
         };
         true
@@ -205,12 +263,12 @@ impl StoredJob {
             expires_at: self.lifecycle.expires_at,
             error: self.error.clone(),
             reply_status: self.reply_status,
-            webhook: self.webhook.as_ref().map(|webhook| webhook.state),
+            webhook: self.webhook.as_ref().map(Webhook::delivery),
         }
     }
 
     /// The delivery of its outcome, if it has a webhook.
-    pub(super) fn delivery(&self) -> Option<Delivery> {
+    pub(super) fn delivery(&self, now: Timestamp) -> Option<Delivery> {
         let webhook = self.webhook.as_ref()?;
         Some(Delivery {
             // The fence differs between the outcomes of a job that was retried.
@@ -218,6 +276,7 @@ impl StoredJob {
             url: webhook.url.clone(),
             record: self.record(),
             attempts: webhook.attempts,
+            age: self.retained_since.map_or(Duration::ZERO, |end| now.since(end)),
             fence: webhook.fence,
         })
     }
@@ -227,5 +286,13 @@ impl StoredJob {
             Viewer::All => true,
             Viewer::Owner(owner) => self.owner.as_ref() == Some(owner),
         }
+    }
+}
+
+/// An error in a form that every store can keep: a text in PostgreSQL cannot contain U+0000.
+fn storable(error: &JobError) -> JobError {
+    JobError {
+        code: error.code.replace('\0', "\u{fffd}"),
+        message: error.message.replace('\0', "\u{fffd}"),
     }
 }

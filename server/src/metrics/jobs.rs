@@ -111,6 +111,19 @@ pub struct JobDepth {
     pub oldest_age: Option<Duration>,
 }
 
+/// Jobs of a model that wait or run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelJobs {
+    /// Number of jobs that wait.
+    pub queued: u64,
+    /// Number of jobs that run.
+    pub running: u64,
+    /// Time since the submission of the oldest job that waits.
+    pub oldest_queued: Option<Duration>,
+    /// Time since the submission of the oldest job that runs.
+    pub oldest_running: Option<Duration>,
+}
+
 /// The metrics of jobs.
 #[derive(Clone)]
 pub struct JobMetrics {
@@ -223,6 +236,23 @@ impl JobMetrics {
     /// Counts leases that were lost.
     pub fn count_lost_leases(&self, count: usize) {
         self.leases_lost.inc_by(count as u64);
+    }
+
+    /// The jobs of a model, as the metrics report them.
+    pub fn of_model(&self, model: &str) -> ModelJobs {
+        let contents = self.contents.load();
+        let in_state = |state| {
+            let mut depths = contents.depths.iter();
+            let depth = depths.find(|depth| depth.model == model && depth.state == state);
+            depth.map_or((0, None), |depth| (depth.jobs, depth.oldest_age))
+        };
+        let ((queued, oldest_queued), (running, oldest_running)) = (in_state("queued"), in_state("running"));
+        ModelJobs {
+            queued,
+            running,
+            oldest_queued,
+            oldest_running,
+        }
     }
 
     /// Replaces what is reported about the content of the store.
@@ -347,6 +377,13 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
+        let expected = ModelJobs {
+            queued: 3,
+            oldest_queued: Some(Duration::from_secs(8)),
+            ..ModelJobs::default()
+        };
+        assert_eq!(jobs.of_model("m"), expected);
+        assert_eq!(jobs.of_model("other"), ModelJobs::default());
         jobs.set_contents(Vec::new(), 0);
         let families = metrics.registry().gather();
         assert!(families.iter().all(|family| family.name() != "inference_jobs"));

@@ -39,7 +39,7 @@ pub use api_keys::{KeyCounters, KeyMetrics, KeyOutcome};
 pub use calls::CallMetrics;
 pub use endpoints::TaskEndpoints;
 pub use exemplars::Exemplar;
-pub use jobs::{ClaimOutcome, JobDepth, JobMetrics, SubmissionOutcome, WebhookOutcome};
+pub use jobs::{ClaimOutcome, JobDepth, JobMetrics, ModelJobs, SubmissionOutcome, WebhookOutcome};
 pub use labels::{ItemOutcome, REJECTIONS, ReloadResult, RestartReason};
 pub use open_metrics::{OPEN_METRICS, write_open_metrics};
 pub use recent_latencies::RecentLatencies;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use inference_server::jobs::transition::Rejection;
 use inference_server::jobs::{
-    Completion, JobId, JobState, JobStore, NewJob, Removal, StoredReply, Swept, Verdict, Viewer,
+    Completion, JobError, JobId, JobState, JobStore, NewJob, Removal, StoredReply, Swept, Verdict, Viewer,
 };
 
 use crate::job_stores::fixture::{LEASE, Open, RETENTION, Sure, error, job, limits, reply_to};
@@ -70,6 +70,30 @@ pub(in crate::job_stores) async fn a_rejected_request_fails_at_once_with_its_rep
         (Some(error("invalid_input")), Some(422))
     );
     assert_eq!(store.reply(id).await, Some(reply));
+}
+
+pub(in crate::job_stores) async fn an_error_can_have_any_character(open: Open) {
+    let opened = open(limits()).await;
+    let store = Sure(&*opened.store);
+    let id = store.submit(job("a")).await.id;
+    let claimed = store.start_one().await;
+    let error = JobError {
+        code: "model_fault".to_owned(),
+        message: "a\u{0}b \u{1f980} \n \"'\\".to_owned(),
+    };
+    let interrupted = opened.store.interrupt(id, claimed.fence, error.clone()).await;
+    assert_eq!(interrupted, Ok(Verdict::Applied(JobState::Queued)));
+    // PostgreSQL has no U+0000.
+    let kept = error.message.replace('\0', "\u{fffd}");
+    assert_eq!(
+        store.get(id).await.error.map(|error| error.message),
+        Some(kept.clone())
+    );
+    let claimed = store.start_one().await;
+    let failed = Completion::Failed { error, reply: None };
+    let failed = opened.store.complete(id, claimed.fence, failed).await;
+    assert_eq!(failed, Ok(Verdict::Applied(JobState::Failed)));
+    assert_eq!(store.get(id).await.error.map(|error| error.message), Some(kept));
 }
 
 pub(in crate::job_stores) async fn a_late_result_is_discarded(open: Open) {

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use inference_server::jobs::{
-    Depth, JobChange, JobFilter, JobId, JobState, NewJob, Owner, Removal, Verdict, Viewer,
+    ClaimedJob, Depth, JobChange, JobFilter, JobId, JobState, NewJob, Owner, Progress, Removal, Verdict,
+    Viewer,
 };
 use tokio::sync::broadcast::error::RecvError;
 
@@ -172,20 +173,28 @@ pub(in crate::job_stores) async fn progress_is_kept_until_the_next_attempt(open:
         .await
         .id;
     let claimed = store.start_one().await;
-    for (done, kept) in [(4, 4), (11, 10)] {
-        let verdict = opened.store.progress(id, claimed.fence, done).await;
-        assert_eq!(verdict, Ok(Verdict::Applied(JobState::Running)));
-        assert_eq!(store.get(id).await.items_done, kept);
+    let other = store.submit(job("other")).await.id;
+    let record = async |claimed: &ClaimedJob, items_done| {
+        let (id, fence) = (claimed.record.id, claimed.fence);
+        let other = Progress {
+            id: other,
+            fence,
+            items_done,
+        };
+        let progress = Progress { id, ..other };
+        let recorded = opened.store.progress(vec![other, progress]).await;
+        recorded.expect("the store works");
+        store.get(id).await.items_done
+    };
+    for (done, kept) in [(4, 4), (3, 4), (11, 10)] {
+        assert_eq!(record(&claimed, done).await, kept, "it never decreases");
     }
     store.interrupt(&claimed).await;
-    let late = opened
-        .store
-        .progress(id, claimed.fence, 5)
-        .await
-        .expect("the store works");
-    assert!(!late.is_applied());
-    store.start_one().await;
+    let again = store.start_one().await;
     assert_eq!(store.get(id).await.items_done, 0);
+    assert_eq!(record(&claimed, 5).await, 0, "an old claim does not count");
+    assert_eq!(record(&again, 2).await, 2);
+    assert_eq!(store.get(other).await.items_done, 0, "it does not run");
 }
 
 pub(in crate::job_stores) async fn changes_are_announced(open: Open) {

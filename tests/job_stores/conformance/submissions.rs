@@ -65,7 +65,10 @@ pub(in crate::job_stores) async fn a_stored_job_has_what_was_submitted(open: Ope
         (record.started_at, record.finished_at, &record.error),
         (None, None, &None)
     );
-    assert_eq!(record.webhook, Some(WebhookState::Waiting));
+    assert_eq!(
+        record.webhook.map(|webhook| webhook.state),
+        Some(WebhookState::Waiting)
+    );
     let request = opened.store.request(created.id, &Viewer::All).await;
     assert_eq!(request, Ok(Some(new.request)));
     assert_eq!(store.reply(created.id).await, None);

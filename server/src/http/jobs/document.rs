@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::batching::Priority;
-use crate::jobs::{JobRecord, JobState, Timestamp};
+use crate::jobs::{JobRecord, JobState, Timestamp, WebhookDelivery, WebhookState};
 
 /// The state of a job as clients see it.
 pub(super) fn state_name(state: JobState) -> &'static str {
@@ -13,9 +13,32 @@ pub(super) fn state_name(state: JobState) -> &'static str {
     }
 }
 
-/// Describes a job.
-pub fn describe(record: &JobRecord) -> Json {
-    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+/// Describes a job for its client.
+pub(super) fn describe(record: &JobRecord) -> Json {
+    let mut job = describe_for_webhook(record);
+    job["webhook"] = record.webhook.as_ref().map(webhook).into();
+    job
+}
+
+fn webhook(delivery: &WebhookDelivery) -> Json {
+    let is_delivered = delivery.state == WebhookState::Delivered;
+    json!({
+        "state": delivery.state.name(),
+        "attempts": delivery.attempts,
+        "last_attempt_at": text(delivery.attempted_at),
+        "last_status": delivery.status,
+        "last_error": delivery.error,
+        "next_attempt_at": text(delivery.next_attempt_at),
+        "delivered_at": text(delivery.attempted_at.filter(|_| is_delivered)),
+    })
+}
+
+fn text(time: Option<Timestamp>) -> Option<String> {
+    time.map(|time| time.to_string())
+}
+
+/// Describes a job that has ended for the receiver of its webhook: the same for each attempt to deliver it.
+pub fn describe_for_webhook(record: &JobRecord) -> Json {
     let is_over = matches!(record.state, JobState::Succeeded | JobState::Failed);
     json!({
         "id": record.id.to_string(),
@@ -30,10 +53,10 @@ pub fn describe(record: &JobRecord) -> Json {
         "items": record.items,
         "items_done": if is_over { record.items } else { record.items_done },
         "created_at": record.created_at.to_string(),
-        "started_at": time(record.started_at),
-        "finished_at": time(record.finished_at),
-        "not_before": time(record.not_before),
-        "expires_at": time(record.expires_at),
+        "started_at": text(record.started_at),
+        "finished_at": text(record.finished_at),
+        "not_before": text(record.not_before),
+        "expires_at": text(record.expires_at),
         "can_retry": record.state == JobState::DeadLetter,
         "result_status": record.reply_status,
         "error": record
@@ -43,7 +66,7 @@ pub fn describe(record: &JobRecord) -> Json {
     })
 }
 
-fn priority_name(priority: Priority) -> &'static str {
+pub(super) fn priority_name(priority: Priority) -> &'static str {
     match priority {
         Priority::High => "high",
         Priority::Normal => "normal",

@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, LocalBoxFuture};
 
 use super::request::{JobHead, payload};
 use crate::api::{Code, Execution, Failure, Gate, ItemsOutcome, JobExecution};
+use crate::engine::Progress;
 use crate::http::server::Shared;
 use crate::http::task_routes::{self, TaskPath};
 use crate::jobs::{Attempt, Completion, Execute, Executed, Header, JobError, NotBegun, StoredReply};
@@ -32,7 +33,7 @@ impl Execute for JobExecutor {
     }
 }
 
-/// Counts the attempt before the items start.
+/// Counts the attempt before the items start, and the items that have an outcome while it runs.
 struct AttemptGate(Arc<Attempt>);
 
 impl Gate for AttemptGate {
@@ -47,6 +48,10 @@ impl Gate for AttemptGate {
             })
         };
         begin.boxed()
+    }
+
+    fn queued(&self, progress: Progress) {
+        self.0.follow(move || progress.items_done());
     }
 }
 

@@ -12,7 +12,7 @@ mod options;
 mod request;
 mod submission;
 
-pub use document::describe as describe_job;
+pub use document::describe_for_webhook as describe_job_for_webhook;
 pub use executor::JobExecutor;
 pub(super) use options::{reject_job_headers, wants_job};
 pub(super) use submission::submit;

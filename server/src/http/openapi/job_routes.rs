@@ -6,6 +6,7 @@ use super::components::Components;
 use super::native_routes::binary;
 use super::operations::{Operation, Operations, json_response};
 use super::{Access, JOBS};
+use crate::jobs::WebhookState;
 
 /// Names of the states of jobs.
 const STATES: [&str; 6] = ["queued", "running", "succeeded", "failed", "cancelled", "expired"];
@@ -15,8 +16,6 @@ pub(super) const SUBMIT_FAILURES: &[u16] = &[409, 507];
 
 /// Adds the schema of a job.
 pub(super) fn add_schema(components: &mut Components) -> Json {
-    let time = |description: &str| json!({"type": ["string", "null"], "format": "date-time", "description": description});
-    let count = |description: &str| json!({"type": "integer", "minimum": 0, "description": description});
     let required = [
         "id",
         "object",
@@ -37,6 +36,7 @@ pub(super) fn add_schema(components: &mut Components) -> Json {
         "can_retry",
         "result_status",
         "error",
+        "webhook",
     ];
     components.add(
         "Job",
@@ -54,7 +54,7 @@ pub(super) fn add_schema(components: &mut Components) -> Json {
                 "attempts": count("How often the job was started."),
                 "max_attempts": count("How often it may be started."),
                 "items": count("Number of items."),
-                "items_done": count("Number of items that have an outcome."),
+                "items_done": count("Number of items that have an outcome, in the current attempt; updated about once per second."),
                 "created_at": {"type": "string", "format": "date-time"},
                 "started_at": time("When the last attempt started."),
                 "finished_at": time("When the job ended."),
@@ -68,9 +68,46 @@ pub(super) fn add_schema(components: &mut Components) -> Json {
                     "required": ["code", "message"],
                     "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
                 },
+                "webhook": webhook(),
             },
         }),
     )
+}
+
+/// The schema of the delivery of a message to the receiver of a job.
+fn webhook() -> Json {
+    let states = WebhookState::ALL.map(WebhookState::name);
+    json!({
+        "description": "Delivery of the message to `x-webhook-url`, if the job has one.",
+        "type": ["object", "null"],
+        "required": [
+            "state", "attempts", "last_attempt_at", "last_status", "last_error", "next_attempt_at", "delivered_at"
+        ],
+        "properties": {
+            "state": {
+                "type": "string",
+                "enum": states,
+                "description": "`waiting` until the job ends; `failed` if the message was abandoned.",
+            },
+            "attempts": count("How often the message was sent."),
+            "last_attempt_at": time("When the last attempt ended."),
+            "last_status": {
+                "type": ["integer", "null"],
+                "description": "HTTP status with which the receiver answered the last attempt.",
+            },
+            "last_error": {"type": ["string", "null"], "description": "Why the last attempt failed."},
+            "next_attempt_at": time("When the message is sent next. While it is being sent, when that is repeated if the server dies."),
+            "delivered_at": time("When the receiver accepted the message."),
+        },
+    })
+}
+
+fn time(description: &str) -> Json {
+    json!({"type": ["string", "null"], "format": "date-time", "description": description})
+}
+
+fn count(description: &str) -> Json {
+    json!({"type": "integer", "minimum": 0, "description": description})
 }
 
 /// The header with which a client asks for a job.
@@ -213,7 +250,7 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, job:
             "delete job",
             "Cancel a job, or remove one that has ended",
             removed,
-            &[404, 406, 409, 503, 507],
+            &[400, 404, 406, 409, 503, 507],
         )
     });
     let result = json!({
@@ -243,7 +280,7 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, job:
             "retry job",
             "Queue a job again that has used all of its attempts",
             vec![(202, accepted(job))],
-            &[404, 406, 409, 503, 507],
+            &[400, 404, 406, 409, 503, 507],
         )
     });
 }

@@ -251,6 +251,22 @@ fn model_task(value: &Json, explanation: &Json, figures: &Json) -> Json {
     })
 }
 
+fn jobs_schema() -> Json {
+    let count = |description: &str| json!({"type": "integer", "minimum": 0, "description": description});
+    let age = |description: &str| json!({"type": ["number", "null"], "description": description});
+    json!({
+        "type": "object",
+        "description": "Jobs of the model in the store, also those of other servers, as the metrics report them; updated every few seconds.",
+        "required": ["queued", "running", "oldest_queued_age_seconds", "oldest_running_age_seconds"],
+        "properties": {
+            "queued": count("Jobs that wait."),
+            "running": count("Jobs that run."),
+            "oldest_queued_age_seconds": age("Time since the submission of the oldest job that waits."),
+            "oldest_running_age_seconds": age("Time since the submission of the oldest job that runs."),
+        },
+    })
+}
+
 fn model_schema(task: &Json, explanation: &Json, figures: &Json) -> Json {
     let text = |description: &str| json!({"type": "string", "description": description});
     json!({
@@ -286,6 +302,7 @@ fn model_schema(task: &Json, explanation: &Json, figures: &Json) -> Json {
                     "sdk_version": {"type": "string"},
                 },
             },
+            "jobs": jobs_schema(),
             "memory": {
                 "type": "object",
                 "description": "Memory of the batches, if it is predicted.",

@@ -6,7 +6,7 @@ use super::errors::store_error;
 use crate::jobs::StoreError;
 
 /// Each changes the schema from the version of its index to the next one.
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("webhook_attempts.sql")];
 
 /// Key of the lock that lets one server migrate at a time: "job1".
 const LOCK: i64 = 0x6a6f_6231;

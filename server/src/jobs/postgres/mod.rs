@@ -31,8 +31,8 @@ use writing::Writing;
 
 use super::transition::Event;
 use super::{
-    Claim, ClaimedJob, Completion, Delivery, DeliveryOutcome, Fence, JobChange, JobError, JobFilter, JobId,
-    JobPage, JobRecord, JobStore, NewJob, Removal, Statistics, StoreClock, StoreError, StoreFuture,
+    Claim, ClaimedJob, Completion, Delivery, DeliveryReport, Fence, JobChange, JobError, JobFilter, JobId,
+    JobPage, JobRecord, JobStore, NewJob, Progress, Removal, Statistics, StoreClock, StoreError, StoreFuture,
     StoreLimits, StoredReply, StoredRequest, Submission, Swept, Verdict, Viewer,
 };
 use crate::clock;
@@ -285,8 +285,8 @@ impl JobStore for PostgresStore {
         self.apply(id, Event::BeginAttempt(fence))
     }
 
-    fn progress(&self, id: JobId, fence: Fence, items_done: u32) -> StoreFuture<'_, Verdict> {
-        Box::pin(self.write(move |writing| Box::pin(writing.progress(id, fence, items_done))))
+    fn progress(&self, progress: Vec<Progress>) -> StoreFuture<'_, ()> {
+        Box::pin(self.write(move |writing| Box::pin(async move { writing.progress(&progress).await })))
     }
 
     fn complete(&self, id: JobId, fence: Fence, completion: Completion) -> StoreFuture<'_, Verdict> {
@@ -332,8 +332,8 @@ impl JobStore for PostgresStore {
         Box::pin(self.write(move |writing| Box::pin(writing.claim_deliveries(limit, lease))))
     }
 
-    fn record_delivery(&self, id: JobId, fence: Fence, outcome: DeliveryOutcome) -> StoreFuture<'_, ()> {
-        Box::pin(self.write(move |writing| Box::pin(writing.record_delivery(id, fence, outcome))))
+    fn record_delivery(&self, id: JobId, fence: Fence, report: DeliveryReport) -> StoreFuture<'_, ()> {
+        Box::pin(self.write(move |writing| Box::pin(writing.record_delivery(id, fence, report))))
     }
 
     fn changes(&self) -> broadcast::Receiver<JobChange> {

@@ -38,6 +38,9 @@ pub(super) fn raw_job(row: &Row) -> Result<RawJob, Error> {
         webhook_attempts: row.try_get(26)?,
         webhook_fence: row.try_get(27)?,
         webhook_due_at: row.try_get(28)?,
+        webhook_attempted_at: row.try_get(29)?,
+        webhook_status: row.try_get(30)?,
+        webhook_error: row.try_get(31)?,
     })
 }
 

@@ -4,15 +4,18 @@ mod claims;
 mod submission;
 mod sweep;
 
+use std::collections::HashMap;
+
 use futures_util::future::try_join_all;
+use uuid::Uuid;
 
 use super::errors::store_error;
 use super::session::{Open, Statements};
 use crate::jobs::stored::{FollowUp, StoredJob, headers_to_stored};
 use crate::jobs::transition::{Event, Rejection};
 use crate::jobs::{
-    Completion, Fence, JobChange, JobError, JobId, Removal, StoreError, StoreLimits, StoredReply, Timestamp,
-    Verdict, Viewer,
+    Completion, Fence, JobChange, JobError, JobId, Progress, Removal, StoreError, StoreLimits, StoredReply,
+    Timestamp, Verdict, Viewer,
 };
 
 /// An open transaction.
@@ -56,18 +59,19 @@ impl Writing<'_> {
         Ok(Removal::Removed)
     }
 
-    pub(super) async fn progress(
-        &mut self,
-        id: JobId,
-        fence: Fence,
-        items_done: u32,
-    ) -> Result<Verdict, StoreError> {
-        self.change_by_id(id, |job, now| {
-            let follow_up = job.apply(Event::Progress(fence), now)?;
-            job.items_done = items_done.min(job.items);
-            Ok(follow_up)
-        })
-        .await
+    pub(super) async fn progress(&mut self, progress: &[Progress]) -> Result<(), StoreError> {
+        let of_job: HashMap<JobId, Progress> =
+            progress.iter().map(|progress| (progress.id, *progress)).collect();
+        let ids: Vec<Uuid> = of_job.keys().map(|id| id.uuid()).collect();
+        // In one order, so that servers do not wait for each other in a circle.
+        let condition = "id = ANY($1) ORDER BY id FOR UPDATE";
+        let mut jobs = self.statements().jobs_where(condition, &[&ids]).await?;
+        let record = |job: &mut StoredJob, now| match of_job.get(&job.id) {
+            Some(progress) => job.record_progress(*progress, now),
+            None => Err(Rejection::Missing),
+        };
+        self.change_all(&mut jobs, record).await?;
+        Ok(())
     }
 
     pub(super) async fn complete(
@@ -98,12 +102,8 @@ impl Writing<'_> {
         fence: Fence,
         error: &JobError,
     ) -> Result<Verdict, StoreError> {
-        self.change_by_id(id, |job, now| {
-            let follow_up = job.apply(Event::Interrupt(fence), now)?;
-            job.error = Some(error.clone());
-            Ok(follow_up)
-        })
-        .await
+        self.change_by_id(id, |job, now| job.interrupt(fence, error, now))
+            .await
     }
 
     fn statements(&mut self) -> Statements<'_> {
@@ -145,12 +145,16 @@ impl Writing<'_> {
         }
     }
 
-    /// Applies an event to jobs that are locked, and stores them at once. Returns the outcome for each.
-    async fn change_all(&mut self, jobs: &mut [StoredJob], event: Event) -> Result<Vec<Verdict>, StoreError> {
+    /// Changes jobs that are locked, and stores them at once. Returns the outcome for each.
+    async fn change_all(
+        &mut self,
+        jobs: &mut [StoredJob],
+        change: impl Fn(&mut StoredJob, Timestamp) -> Result<FollowUp, Rejection>,
+    ) -> Result<Vec<Verdict>, StoreError> {
         let mut verdicts = Vec::new();
         let mut changed = Vec::new();
         for job in jobs {
-            match job.apply(event, self.now) {
+            match change(job, self.now) {
                 Ok(follow_up) => {
                     verdicts.push(Verdict::Applied(job.lifecycle.state));
                     changed.push((&*job, follow_up));
@@ -167,8 +171,8 @@ impl Writing<'_> {
         const SQL: &str = "UPDATE inference_server.jobs SET state = $2, attempts = $3, fence = $4, lease_until = $5, \
              not_before = $6, expires_at = $7, started_at = $8, finished_at = $9, retained_since = $10, items_done = $11, \
              error_code = $12, error_message = $13, reply_status = $14, webhook_state = $15, webhook_attempts = $16, \
-             webhook_fence = $17, webhook_due_at = $18, request_bytes = CASE WHEN $19 THEN 0 ELSE request_bytes END \
-             WHERE seq = $1";
+             webhook_fence = $17, webhook_due_at = $18, request_bytes = CASE WHEN $19 THEN 0 ELSE request_bytes END, \
+             webhook_attempted_at = $20, webhook_status = $21, webhook_error = $22 WHERE seq = $1";
         let mut statements = self.open.statements();
         let statement = statements.prepare(SQL).await?;
         let (client, place) = (statements.client, statements.place);
@@ -198,6 +202,9 @@ impl Writing<'_> {
                         &webhook.map_or(0, |webhook| webhook.fence.0.cast_signed()),
                         &stored(webhook.and_then(|webhook| webhook.due_at)),
                         &follow_up.drop_request,
+                        &stored(webhook.and_then(|webhook| webhook.attempted_at)),
+                        &webhook.and_then(|webhook| webhook.status).map(i64::from),
+                        &webhook.and_then(|webhook| webhook.error.as_ref()),
                     ],
                 )
                 .await

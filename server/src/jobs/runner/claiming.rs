@@ -14,7 +14,7 @@ use super::run::{Backoff, Ended, Run, log_store_error};
 use crate::clock;
 use crate::jobs::attempt::Attempt;
 use crate::jobs::room::rooms;
-use crate::jobs::{Claim, ClaimedJob, Fence, JobChange, JobError, JobId, JobState, JobStore, Jobs};
+use crate::jobs::{Claim, ClaimedJob, Fence, JobChange, JobError, JobId, JobState, JobStore, Jobs, Progress};
 use crate::metrics::{ClaimOutcome, JobDepth, JobMetrics};
 use crate::registry::Registry;
 
@@ -24,6 +24,9 @@ const CLAIM_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval between sweeps of the store, and between updates of the metrics of its content.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Interval between records of the progress of jobs.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Maximum number of bytes of the requests of claimed jobs.
 const MAX_HELD_BYTES: u64 = 128 << 20;
 
@@ -32,7 +35,21 @@ struct Held {
     attempt: Arc<Attempt>,
     items: u32,
     bytes: u64,
+    /// The number of items with an outcome that the store knows.
+    items_stored: u32,
     task: AbortHandle,
+}
+
+impl Held {
+    /// The progress that the store does not know. The end of a job is stored with its outcome.
+    fn progress(&self) -> Option<Progress> {
+        let items_done = self.attempt.items_done();
+        (items_done > self.items_stored && items_done < self.items).then_some(Progress {
+            id: self.attempt.id,
+            fence: self.attempt.fence,
+            items_done,
+        })
+    }
 }
 
 /// The state of the thread.
@@ -90,6 +107,7 @@ impl<'a> RunnerLoop<'a> {
         let mut changes = self.store.changes();
         let mut claim = interval(CLAIM_INTERVAL);
         let mut renew = interval(self.jobs.settings.lease / 3);
+        let mut progress = interval(PROGRESS_INTERVAL);
         let mut sweep = interval(SWEEP_INTERVAL);
         let stopping = self.jobs.stopping();
         tokio::pin!(stopping);
@@ -109,6 +127,7 @@ impl<'a> RunnerLoop<'a> {
                 () = self.jobs.wake.notified() => self.claim().await,
                 _ = claim.tick() => self.claim().await,
                 _ = renew.tick() => self.renew().await,
+                _ = progress.tick() => self.record_progress().await,
                 _ = sweep.tick() => self.sweep().await,
             }
         }
@@ -168,6 +187,7 @@ impl<'a> RunnerLoop<'a> {
             attempt,
             items,
             bytes,
+            items_stored: 0,
             task,
         };
         self.held.insert(held.attempt.id, held);
@@ -246,6 +266,23 @@ impl<'a> RunnerLoop<'a> {
         }
     }
 
+    /// Stores how many items of the running jobs have an outcome, in one call for all of them.
+    async fn record_progress(&mut self) {
+        let held = self.held.values();
+        let progress: Vec<Progress> = held.filter_map(Held::progress).collect();
+        if progress.is_empty() {
+            return;
+        }
+        // A failure is logged elsewhere. The number is stored with the next one.
+        if self.store.progress(progress.clone()).await.is_ok() {
+            for progress in progress {
+                if let Some(held) = self.held.get_mut(&progress.id) {
+                    held.items_stored = progress.items_done;
+                }
+            }
+        }
+    }
+
     fn claims(&self) -> Vec<(JobId, Fence)> {
         let held = self.held.values();
         held.map(|held| (held.attempt.id, held.attempt.fence)).collect()
@@ -281,6 +318,7 @@ impl<'a> RunnerLoop<'a> {
             self.release(id).await;
         }
         let mut renew = interval(self.jobs.settings.lease / 3);
+        let mut progress = interval(PROGRESS_INTERVAL);
         let mut stop = self.stop.clone();
         let deadline = async move {
             let deadline = stop
@@ -295,6 +333,7 @@ impl<'a> RunnerLoop<'a> {
             tokio::select! {
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended).await,
                 _ = renew.tick() => self.renew().await,
+                _ = progress.tick() => self.record_progress().await,
                 () = &mut deadline => break,
             }
         }

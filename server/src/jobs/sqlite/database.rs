@@ -12,7 +12,7 @@ use super::lock_file::LockFile;
 use crate::jobs::StoreError;
 
 /// Each changes the schema from the version of its index to the next one.
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("webhook_attempts.sql")];
 
 /// Marks the file as a store of jobs ("job1"), so that another database is not taken for one.
 const APPLICATION_ID: i32 = 0x6a6f_6231;

@@ -32,8 +32,8 @@ use threads::{Read, Shared, Write, Writer, spawn_reader};
 use writing::{SweptPart, Writing};
 
 use super::{
-    Claim, ClaimedJob, Completion, Delivery, DeliveryOutcome, Fence, JobChange, JobError, JobFilter, JobId,
-    JobPage, JobRecord, JobStore, NewJob, Removal, Statistics, StoreClock, StoreError, StoreFuture,
+    Claim, ClaimedJob, Completion, Delivery, DeliveryReport, Fence, JobChange, JobError, JobFilter, JobId,
+    JobPage, JobRecord, JobStore, NewJob, Progress, Removal, Statistics, StoreClock, StoreError, StoreFuture,
     StoreLimits, StoredReply, StoredRequest, Submission, Swept, Verdict, Viewer,
 };
 
@@ -242,10 +242,8 @@ impl JobStore for SqliteStore {
         self.write(Verdict::MISSING, move |writing| writing.begin_attempt(id, fence))
     }
 
-    fn progress(&self, id: JobId, fence: Fence, items_done: u32) -> StoreFuture<'_, Verdict> {
-        self.write(Verdict::MISSING, move |writing| {
-            writing.progress(id, fence, items_done)
-        })
+    fn progress(&self, progress: Vec<Progress>) -> StoreFuture<'_, ()> {
+        self.write((), move |writing| writing.progress(&progress))
     }
 
     fn complete(&self, id: JobId, fence: Fence, completion: Completion) -> StoreFuture<'_, Verdict> {
@@ -292,8 +290,8 @@ impl JobStore for SqliteStore {
         self.write(Vec::new(), move |writing| writing.claim_deliveries(limit, lease))
     }
 
-    fn record_delivery(&self, id: JobId, fence: Fence, outcome: DeliveryOutcome) -> StoreFuture<'_, ()> {
-        self.write((), move |writing| writing.record_delivery(id, fence, outcome))
+    fn record_delivery(&self, id: JobId, fence: Fence, report: DeliveryReport) -> StoreFuture<'_, ()> {
+        self.write((), move |writing| writing.record_delivery(id, fence, report))
     }
 
     fn changes(&self) -> broadcast::Receiver<JobChange> {

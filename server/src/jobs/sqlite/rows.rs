@@ -40,6 +40,9 @@ pub(super) fn raw_job(row: &Row<'_>) -> rusqlite::Result<RawJob> {
         webhook_attempts: row.get(26)?,
         webhook_fence: row.get(27)?,
         webhook_due_at: row.get(28)?,
+        webhook_attempted_at: row.get(29)?,
+        webhook_status: row.get(30)?,
+        webhook_error: row.get(31)?,
     })
 }
 

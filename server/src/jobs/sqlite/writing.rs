@@ -13,8 +13,8 @@ use super::rows;
 use crate::jobs::stored::{FollowUp, StoredJob, headers_to_stored};
 use crate::jobs::transition::{Event, Rejection};
 use crate::jobs::{
-    Completion, Fence, JobChange, JobError, JobId, JobState, Removal, StoreError, StoreLimits, StoredReply,
-    Timestamp, Verdict, Viewer,
+    Completion, Fence, JobChange, JobError, JobId, JobState, Progress, Removal, StoreError, StoreLimits,
+    StoredReply, Timestamp, Verdict, Viewer,
 };
 pub(super) use sweep::SweptPart;
 
@@ -62,17 +62,11 @@ impl Writing<'_> {
         self.apply(id, Event::BeginAttempt(fence))
     }
 
-    pub(super) fn progress(
-        &mut self,
-        id: JobId,
-        fence: Fence,
-        items_done: u32,
-    ) -> Result<Verdict, StoreError> {
-        self.change_by_id(id, |job, now| {
-            let follow_up = job.apply(Event::Progress(fence), now)?;
-            job.items_done = items_done.min(job.items);
-            Ok(follow_up)
-        })
+    pub(super) fn progress(&mut self, progress: &[Progress]) -> Result<(), StoreError> {
+        for progress in progress {
+            self.change_by_id(progress.id, |job, now| job.record_progress(*progress, now))?;
+        }
+        Ok(())
     }
 
     pub(super) fn complete(
@@ -102,11 +96,7 @@ impl Writing<'_> {
         fence: Fence,
         error: &JobError,
     ) -> Result<Verdict, StoreError> {
-        self.change_by_id(id, |job, now| {
-            let follow_up = job.apply(Event::Interrupt(fence), now)?;
-            job.error = Some(error.clone());
-            Ok(follow_up)
-        })
+        self.change_by_id(id, |job, now| job.interrupt(fence, error, now))
     }
 
     pub(super) fn release(&mut self, id: JobId, fence: Fence) -> Result<Verdict, StoreError> {
@@ -189,8 +179,9 @@ impl Writing<'_> {
                    not_before = :not_before, expires_at = :expires_at, started_at = :started_at, finished_at = :finished_at, \
                    retained_since = :retained_since, items_done = :items_done, error_code = :error_code, \
                    error_message = :error_message, reply_status = :reply_status, webhook_state = :webhook_state, \
-                   webhook_attempts = :webhook_attempts, webhook_fence = :webhook_fence, webhook_due_at = :webhook_due_at \
-                   WHERE seq = :seq";
+                   webhook_attempts = :webhook_attempts, webhook_fence = :webhook_fence, webhook_due_at = :webhook_due_at, \
+                   webhook_attempted_at = :webhook_attempted_at, webhook_status = :webhook_status, \
+                   webhook_error = :webhook_error WHERE seq = :seq";
         let stored = |time: Option<Timestamp>| time.map(Timestamp::to_stored);
         let (lifecycle, webhook) = (&job.lifecycle, job.webhook.as_ref());
         let params = named_params! {
@@ -212,6 +203,9 @@ impl Writing<'_> {
             ":webhook_attempts": webhook.map_or(0, |webhook| webhook.attempts),
             ":webhook_fence": webhook.map_or(0, |webhook| webhook.fence.0.cast_signed()),
             ":webhook_due_at": stored(webhook.and_then(|webhook| webhook.due_at)),
+            ":webhook_attempted_at": stored(webhook.and_then(|webhook| webhook.attempted_at)),
+            ":webhook_status": webhook.and_then(|webhook| webhook.status),
+            ":webhook_error": webhook.and_then(|webhook| webhook.error.as_ref()),
         };
         self.execute(sql, params)
     }

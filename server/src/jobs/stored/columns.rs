@@ -10,7 +10,8 @@ use crate::jobs::{Fence, Header, JobError, JobId, JobState, Owner, Timestamp, We
 /// The columns of [`RawJob`], in its order.
 pub(in crate::jobs) const COLUMNS: &str = "seq, id, state, attempts, max_attempts, fence, lease_until, not_before, ttl_ms, expires_at, \
      started_at, finished_at, model, task, owner, priority, label, items, items_done, created_at, error_code, error_message, \
-     reply_status, retained_since, webhook_url, webhook_state, webhook_attempts, webhook_fence, webhook_due_at";
+     reply_status, retained_since, webhook_url, webhook_state, webhook_attempts, webhook_fence, webhook_due_at, webhook_attempted_at, \
+     webhook_status, webhook_error";
 
 /// The columns of a job in the types of the databases.
 pub(in crate::jobs) struct RawJob {
@@ -43,6 +44,9 @@ pub(in crate::jobs) struct RawJob {
     pub(in crate::jobs) webhook_attempts: i64,
     pub(in crate::jobs) webhook_fence: i64,
     pub(in crate::jobs) webhook_due_at: Option<i64>,
+    pub(in crate::jobs) webhook_attempted_at: Option<i64>,
+    pub(in crate::jobs) webhook_status: Option<i64>,
+    pub(in crate::jobs) webhook_error: Option<String>,
 }
 
 impl RawJob {
@@ -72,6 +76,9 @@ impl RawJob {
                 attempts: u32::try_from(self.webhook_attempts).map_err(|_| "webhook_attempts")?,
                 fence: Fence(u64::try_from(self.webhook_fence).map_err(|_| "webhook_fence")?),
                 due_at: self.webhook_due_at.map(Timestamp::from_stored),
+                attempted_at: self.webhook_attempted_at.map(Timestamp::from_stored),
+                status: status(self.webhook_status).ok_or("webhook_status")?,
+                error: self.webhook_error,
             }),
             _ => return Err("webhook_state"),
         };
@@ -92,15 +99,16 @@ impl RawJob {
             items_done: u32::try_from(self.items_done).map_err(|_| "items_done")?,
             created_at: Timestamp::from_stored(self.created_at),
             error,
-            reply_status: self
-                .reply_status
-                .map(u16::try_from)
-                .transpose()
-                .map_err(|_| "reply_status")?,
+            reply_status: status(self.reply_status).ok_or("reply_status")?,
             retained_since: self.retained_since.map(Timestamp::from_stored),
             webhook,
         })
     }
+}
+
+/// An HTTP status, if there is one. `None` if it is invalid.
+fn status(stored: Option<i64>) -> Option<Option<u16>> {
+    stored.map(u16::try_from).transpose().ok()
 }
 
 fn duration(millis: i64) -> Result<Duration, &'static str> {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::super::{DeliveryOutcome, Timestamp};
+use super::super::DeliveryOutcome;
 
 /// Delay after the first failure.
 const FIRST: Duration = Duration::from_secs(5);
@@ -27,10 +27,8 @@ const JITTER: f64 = 0.25;
 pub struct FailedAttempt {
     /// Number of attempts before this one.
     pub attempts: u32,
-    /// When the job ended.
-    pub ended_at: Timestamp,
-    /// The current time.
-    pub now: Timestamp,
+    /// Time since the job ended.
+    pub age: Duration,
     /// How long the receiver has asked the sender to wait.
     pub retry_after: Option<Duration>,
 }
@@ -43,11 +41,10 @@ impl FailedAttempt {
             .and_then(|factor| FIRST.checked_mul(factor))
             .map_or(LONGEST, |delay| delay.min(LONGEST));
         let delay = longest.mul_f64(1.0 - JITTER * jitter.clamp(0.0, 1.0));
-        let again = self.now.plus(delay.max(self.retry_after.unwrap_or_default()));
-        if again > self.ended_at.plus(PATIENCE) {
-            DeliveryOutcome::Abandoned
-        } else {
-            DeliveryOutcome::RetryAt(again)
+        let delay = delay.max(self.retry_after.unwrap_or_default());
+        match self.age.checked_add(delay) {
+            Some(age) if age <= PATIENCE => DeliveryOutcome::RetryAfter(delay),
+            _ => DeliveryOutcome::Abandoned,
         }
     }
 }
@@ -56,23 +53,20 @@ impl FailedAttempt {
 mod tests {
     use super::*;
 
-    const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-
     /// The delays in seconds until a message is abandoned, if every attempt fails at once.
     fn delays(jitter: f64) -> Vec<u64> {
-        let mut now = START;
+        let mut age = Duration::ZERO;
         let mut delays = Vec::new();
         for attempts in 0.. {
             let failed = FailedAttempt {
                 attempts,
-                ended_at: START,
-                now,
+                age,
                 retry_after: None,
             };
             match failed.outcome(jitter) {
-                DeliveryOutcome::RetryAt(again) => {
-                    delays.push(again.since(now).as_secs());
-                    now = again;
+                DeliveryOutcome::RetryAfter(delay) => {
+                    delays.push(delay.as_secs());
+                    age += delay;
                 }
                 _ => break,
             }
@@ -102,13 +96,13 @@ mod tests {
     fn a_receiver_can_ask_for_a_longer_delay_within_the_day() {
         let of = |retry_after| FailedAttempt {
             attempts: 0,
-            ended_at: START,
-            now: START,
+            age: Duration::ZERO,
             retry_after: Some(Duration::from_secs(retry_after)),
         };
-        let at = |seconds| DeliveryOutcome::RetryAt(START.plus(Duration::from_secs(seconds)));
-        assert_eq!(of(1).outcome(0.0), at(5));
-        assert_eq!(of(600).outcome(0.0), at(600));
+        let after = |seconds| DeliveryOutcome::RetryAfter(Duration::from_secs(seconds));
+        assert_eq!(of(1).outcome(0.0), after(5));
+        assert_eq!(of(600).outcome(0.0), after(600));
         assert_eq!(of(86_401).outcome(0.0), DeliveryOutcome::Abandoned);
+        assert_eq!(of(u64::MAX).outcome(0.0), DeliveryOutcome::Abandoned);
     }
 }

@@ -43,14 +43,16 @@ pub struct Message {
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum Attempt {
-    /// The receiver accepted the message.
-    Delivered,
+    /// The receiver accepted the message, with this status.
+    Delivered(u16),
     /// The receiver does not want this message, ever.
     Gone,
     /// The message is to be sent again.
     Failed {
         /// Why.
         reason: String,
+        /// The status of the receiver, if there was a reply.
+        status: Option<u16>,
         /// How long the receiver has asked the sender to wait.
         retry_after: Option<Duration>,
     },
@@ -59,9 +61,10 @@ pub enum Attempt {
 }
 
 impl Attempt {
-    fn failed(reason: impl Into<String>) -> Self {
+    pub(super) fn failed(reason: impl Into<String>) -> Self {
         Self::Failed {
             reason: reason.into(),
+            status: None,
             retry_after: None,
         }
     }
@@ -136,7 +139,7 @@ impl Sender {
                 value.to_str().ok()
             };
             match response.status() {
-                status if status.is_success() => return Attempt::Delivered,
+                status if status.is_success() => return Attempt::Delivered(status.as_u16()),
                 StatusCode::GONE => return Attempt::Gone,
                 // The others ask for another method, or are no redirects.
                 StatusCode::MOVED_PERMANENTLY
@@ -150,7 +153,8 @@ impl Sender {
                 status => {
                     let seconds = header(RETRY_AFTER).and_then(|value| value.trim().parse().ok());
                     return Attempt::Failed {
-                        reason: format!("status {}", status.as_u16()),
+                        reason: format!("the receiver replied with status {}", status.as_u16()),
+                        status: Some(status.as_u16()),
                         retry_after: seconds.map(Duration::from_secs),
                     };
                 }

@@ -210,15 +210,26 @@ fn parse(url: &str) -> Option<Target> {
         "" => 80,
         port => port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)?,
     };
+    let parsed = Host::parse(host);
+    if matches!(&parsed, Host::Name(name) if ends_in_number(name)) {
+        return None;
+    }
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Some(Target {
         is_secure,
-        host: Host::parse(host),
+        host: parsed,
         port,
         authority: text.to_owned(),
         path: path.to_owned(),
         is_listed: false,
     })
+}
+
+/// Whether a resolver may take a name for an address in another notation, such as `127.1` or `0x7f000001`.
+fn ends_in_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_hexadecimal = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    last.bytes().all(|digit| digit.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(is_hexadecimal)
 }
 
 #[cfg(test)]
@@ -324,6 +335,10 @@ mod tests {
             "https://example.com:port/",
             "https://example.com:70000/",
             "https://exa mple.com/",
+            "https://2130706433/",
+            "https://127.1/",
+            "https://0x7f000001/",
+            "https://0X7F.0.0.1./",
             &long,
         ] {
             assert_eq!(check(url, &[]), Err(TargetError::Malformed), "{url}");

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::super::{Delivery, DeliveryOutcome, JobState, JobStore, StoreClock};
+use super::super::{Delivery, DeliveryOutcome, DeliveryReport, JobState, JobStore, StoreClock};
 use super::Describe;
 use super::schedule::FailedAttempt;
 use super::sender::{Attempt, Message, Sender};
@@ -24,6 +24,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Time of a claim beyond that of an attempt.
 const CLAIM_RESERVE: Duration = Duration::from_secs(30);
+
+/// Maximum length of the stored error of an attempt, in characters.
+const MAX_ERROR: usize = 300;
 
 /// Counts the outcomes of attempts.
 pub type Count = Arc<dyn Fn(WebhookOutcome) + Send + Sync>;
@@ -104,54 +107,22 @@ impl DeliveryTask {
         let outcome = match self.message(&delivery) {
             Some(message) => self.sender.send(&delivery.url, &message).await,
             // Another server that shares the store can have a secret.
-            None => Attempt::Failed {
-                reason: "`webhook_secret` in [jobs] is not set".to_owned(),
-                retry_after: None,
-            },
+            None => {
+                Attempt::failed("the server has no secret to sign messages with (`webhook_secret` in [jobs])")
+            }
         };
-        let outcome = self.judge(&delivery, outcome);
-        (self.count)(match outcome {
+        let report = report(&delivery, outcome);
+        let counted = match report.outcome {
             DeliveryOutcome::Delivered => WebhookOutcome::Delivered,
-            DeliveryOutcome::RetryAt(_) => WebhookOutcome::Retried,
+            DeliveryOutcome::RetryAfter(_) => WebhookOutcome::Retried,
             DeliveryOutcome::Abandoned => WebhookOutcome::Abandoned,
-        });
-        if let Err(error) = self.store.record_delivery(id, delivery.fence, outcome).await {
+        };
+        if let Err(error) = self.store.record_delivery(id, delivery.fence, report).await {
             log::warn!(
                 "the outcome of the webhook of job {id} cannot be stored, so it is sent again: {error}"
             );
         }
-    }
-
-    fn judge(&self, delivery: &Delivery, attempt: Attempt) -> DeliveryOutcome {
-        let id = delivery.record.id;
-        match attempt {
-            Attempt::Delivered => DeliveryOutcome::Delivered,
-            Attempt::Gone => {
-                log::warn!("the webhook of job {id} was abandoned: its receiver replied with status 410");
-                DeliveryOutcome::Abandoned
-            }
-            Attempt::Rejected(error) => {
-                log::warn!("the webhook of job {id} was abandoned: {error}");
-                DeliveryOutcome::Abandoned
-            }
-            Attempt::Failed { reason, retry_after } => {
-                let now = self.clock.now();
-                let failed = FailedAttempt {
-                    attempts: delivery.attempts,
-                    ended_at: delivery.record.finished_at.unwrap_or(delivery.record.created_at),
-                    now,
-                    retry_after,
-                };
-                let outcome = failed.outcome(fastrand::f64());
-                match outcome {
-                    DeliveryOutcome::RetryAt(_) => {
-                        log::debug!("the webhook of job {id} failed and will be sent again: {reason}");
-                    }
-                    _ => log::warn!("the webhook of job {id} was abandoned after a day: {reason}"),
-                }
-                outcome
-            }
-        }
+        (self.count)(counted);
     }
 
     /// The message of a delivery, signed. `None` without a secret.
@@ -171,6 +142,46 @@ impl DeliveryTask {
             timestamp,
             body,
         })
+    }
+}
+
+/// What an attempt means for the message. Failures are logged.
+fn report(delivery: &Delivery, attempt: Attempt) -> DeliveryReport {
+    let id = delivery.record.id;
+    let (outcome, status, error) = match attempt {
+        Attempt::Delivered(status) => (DeliveryOutcome::Delivered, Some(status), None),
+        Attempt::Gone => {
+            let reason = "the receiver replied with status 410".to_owned();
+            (DeliveryOutcome::Abandoned, Some(410), Some(reason))
+        }
+        Attempt::Rejected(error) => (DeliveryOutcome::Abandoned, None, Some(error.to_string())),
+        Attempt::Failed {
+            reason,
+            status,
+            retry_after,
+        } => {
+            let failed = FailedAttempt {
+                attempts: delivery.attempts,
+                age: delivery.age,
+                retry_after,
+            };
+            (failed.outcome(fastrand::f64()), status, Some(reason))
+        }
+    };
+    let error = error.map(|error| error.chars().take(MAX_ERROR).collect::<String>());
+    match (outcome, &error) {
+        (DeliveryOutcome::RetryAfter(_), Some(error)) => {
+            log::debug!("the webhook of job {id} failed and will be sent again: {error}");
+        }
+        (DeliveryOutcome::Abandoned, Some(error)) => {
+            log::warn!("the webhook of job {id} was abandoned: {error}");
+        }
+        _ => {}
+    }
+    DeliveryReport {
+        outcome,
+        status,
+        error,
     }
 }
 

@@ -176,7 +176,7 @@ async fn a_message_is_posted_with_its_signature() {
     let mut receiver = Receiver::start(|_| status("204 No Content")).await;
     let (sender, _) = sender(settings(&["127.0.0.1"], PATIENT), &[]);
     let attempt = sender.send(&receiver.url("/hook?a=b"), &message()).await;
-    assert!(matches!(attempt, Attempt::Delivered), "{attempt:?}");
+    assert!(matches!(attempt, Attempt::Delivered(_)), "{attempt:?}");
     let received = receiver.received.recv().await.expect("it was sent");
     received.verify();
     assert_eq!(received.path, "/hook?a=b");
@@ -226,7 +226,7 @@ async fn a_redirect_is_followed_to_an_allowed_target_only() {
     .await;
     let (sender, _) = sender(settings(&["127.0.0.1"], PATIENT), &[]);
     let attempt = sender.send(&receiver.url("/start"), &message()).await;
-    assert!(matches!(attempt, Attempt::Delivered), "{attempt:?}");
+    assert!(matches!(attempt, Attempt::Delivered(_)), "{attempt:?}");
     for path in ["/private", "/metadata"] {
         let attempt = sender.send(&receiver.url(path), &message()).await;
         assert!(
@@ -266,7 +266,7 @@ async fn a_listed_name_is_resolved_once_and_can_have_any_address() {
     let (sender, resolved) = sender(settings(&["hooks.internal"], PATIENT), &[receiver.address]);
     let url = format!("http://hooks.internal:{}/", receiver.address.port());
     let attempt = sender.send(&url, &message()).await;
-    assert!(matches!(attempt, Attempt::Delivered), "{attempt:?}");
+    assert!(matches!(attempt, Attempt::Delivered(_)), "{attempt:?}");
     assert_eq!(resolved.load(Ordering::Relaxed), 1);
 }
 
@@ -402,8 +402,10 @@ async fn every_message_arrives_at_a_receiver_that_fails_half_of_the_time() {
         assert_eq!(accepted.get(&id.to_string()), Some(&1), "once");
         let record = store.get(*id, &Viewer::All).await.expect("the store works");
         assert_eq!(
-            record.and_then(|record| record.webhook),
-            Some(WebhookState::Delivered)
+            record
+                .and_then(|record| record.webhook)
+                .map(|webhook| (webhook.state, webhook.attempts)),
+            Some((WebhookState::Delivered, 2))
         );
     }
 }

@@ -9,7 +9,7 @@ use crate::jobs::postgres::rows;
 use crate::jobs::stored::{FollowUp, StoredJob};
 use crate::jobs::transition::Event;
 use crate::jobs::{
-    Claim, ClaimedJob, Delivery, DeliveryOutcome, Fence, JobId, JobState, ModelRoom, StoreError,
+    Claim, ClaimedJob, Delivery, DeliveryReport, Fence, JobId, JobState, ModelRoom, StoreError,
     StoredRequest, Verdict,
 };
 
@@ -91,8 +91,9 @@ impl Writing<'_> {
             first = false;
             taken.push(job);
         }
+        let event = Event::Claim { lease: claim.lease };
         let verdicts = self
-            .change_all(&mut taken, Event::Claim { lease: claim.lease })
+            .change_all(&mut taken, |job, now| job.apply(event, now))
             .await?;
         let claimed = taken.into_iter().zip(verdicts);
         let claimed = claimed.filter(|(_, verdict)| *verdict == Verdict::Applied(JobState::Queued));
@@ -133,17 +134,17 @@ impl Writing<'_> {
         }
         let claimed: Vec<_> = due.iter().map(|job| (job, FollowUp::default())).collect();
         self.save(&claimed).await?;
-        Ok(due.iter().filter_map(StoredJob::delivery).collect())
+        Ok(due.iter().filter_map(|job| job.delivery(now)).collect())
     }
 
     pub(in crate::jobs::postgres) async fn record_delivery(
         &mut self,
         id: JobId,
         fence: Fence,
-        outcome: DeliveryOutcome,
+        report: DeliveryReport,
     ) -> Result<(), StoreError> {
         if let Some(mut job) = self.locked(id).await?
-            && job.record_delivery(fence, outcome)
+            && job.record_delivery(fence, report, self.now)
         {
             self.save(&[(&job, FollowUp::default())]).await?;
         }

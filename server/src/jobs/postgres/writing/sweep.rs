@@ -25,7 +25,8 @@ impl Writing<'_> {
         ] {
             let mut jobs = self.statements().jobs_where(condition, &[&now, &BATCH]).await?;
             unfinished |= jobs.len() as i64 == BATCH;
-            for verdict in self.change_all(&mut jobs, Event::Tick).await? {
+            let verdicts = self.change_all(&mut jobs, |job, now| job.apply(Event::Tick, now));
+            for verdict in verdicts.await? {
                 swept.count(verdict);
             }
         }

@@ -7,9 +7,7 @@ use crate::jobs::sqlite::errors::corrupt;
 use crate::jobs::sqlite::rows;
 use crate::jobs::stored::StoredJob;
 use crate::jobs::transition::Event;
-use crate::jobs::{
-    Claim, ClaimedJob, Delivery, DeliveryOutcome, Fence, JobId, JobState, StoreError, Verdict,
-};
+use crate::jobs::{Claim, ClaimedJob, Delivery, DeliveryReport, Fence, JobId, JobState, StoreError, Verdict};
 
 /// Maximum number of jobs of a model that one call claims.
 const MAX_CLAIMS: u32 = 256;
@@ -81,7 +79,7 @@ impl Writing<'_> {
         for mut job in due {
             job.claim_delivery(lease, self.now);
             self.save(&job)?;
-            deliveries.extend(job.delivery());
+            deliveries.extend(job.delivery(self.now));
         }
         Ok(deliveries)
     }
@@ -90,10 +88,10 @@ impl Writing<'_> {
         &mut self,
         id: JobId,
         fence: Fence,
-        outcome: DeliveryOutcome,
+        report: DeliveryReport,
     ) -> Result<(), StoreError> {
         if let Some(mut job) = self.job(id)?
-            && job.record_delivery(fence, outcome)
+            && job.record_delivery(fence, report, self.now)
         {
             self.save(&job)?;
         }

@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::tools;
+use super::tools;
 
 /// Set in the process that has the disk.
 const VARIABLE: &str = "INFERENCE_TEST_SMALL_DISK";
 
 /// A file system of 16 MiB in memory, which only this process can see.
-pub(super) struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Returns the disk, in a process that has it. Otherwise, runs a test of the module `sqlite` in such a process and checks that it
-    /// passed; the caller then returns.
-    pub(super) fn enter(test: &str) -> Option<Self> {
+    /// Returns the disk, in a process that has it. Otherwise, runs a test, which is named with its module, in such a process and checks
+    /// that it passed; the caller then returns.
+    pub(crate) fn enter(test: &str) -> Option<Self> {
         if let Some(path) = std::env::var_os(VARIABLE) {
             return Some(Self(path.into()));
         }
@@ -40,7 +40,7 @@ impl SmallDisk {
             .args(options)
             .args(["sh", "-c", &mount])
             .arg(executable)
-            .args(["--exact", &format!("job_stores::sqlite::{test}"), "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .env(VARIABLE, directory.path())
             .status();
         assert!(
@@ -50,11 +50,11 @@ impl SmallDisk {
         None
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(super) fn make_read_only(&self) {
+    pub(crate) fn make_read_only(&self) {
         let status = Command::new("mount")
             .args(["-o", "remount,ro"])
             .arg(&self.0)
