@@ -72,3 +72,32 @@ async fn an_unknown_method_is_rejected_with_a_message() {
         );
     }
 }
+
+#[tokio::test]
+async fn headers_of_jobs_are_rejected_and_the_preference_for_one_is_ignored() {
+    let model = "[[models]]\nname = \"t\"\nplugin = \"template\"\ndefault_task = \"echo\"\n";
+    let server = Scenario::new(&format!("[server]\ngrpc_port = 0\n\n{model}")).start();
+    let mut client = Grpc::connect(server.grpc_address()).await;
+    // One text "a" for the model "t".
+    let message = b"\0\0\0\0\x1a\x0a\x01t\x2a\x15\x0a\x04TEXT\x12\x05BYTES\x1a\x01\x01\x2a\x03\x42\x01a";
+    let path = "/inference.GRPCInferenceService/ModelInfer";
+    let mut infer = |name: &'static str, value: &'static str| {
+        let (call, mut body) = client.begin_request(path, &message[..], |request| request.header(name, value));
+        body.send_data(Bytes::new(), true).expect("the call is open");
+        call
+    };
+    for (name, value) in [
+        ("x-job-ttl", "1m"),
+        ("x-job-not-before", "1m"),
+        ("x-job-label", "a"),
+        ("x-webhook-url", "https://example.com/"),
+    ] {
+        let (status, text) = grpc::status(&infer(name, value).await.expect("an answer"));
+        assert_eq!(status, "3", "{text}");
+        assert!(text.contains(name) && text.contains("over HTTP"), "{text}");
+    }
+    let mut reply = infer("prefer", "respond-async").await.expect("an answer").into_body();
+    let reply = reply.data().await.and_then(Result::ok).expect("a reply");
+    assert!(reply.ends_with(b"a"), "{reply:?}");
+    assert_eq!(server.get("/v1/jobs").expect(200).json()["data"], serde_json::json!([]));
+}

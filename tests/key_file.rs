@@ -43,7 +43,7 @@ fn start(keys: &str) -> Server {
 }
 
 /// The key of this name.
-fn secret(name: &str) -> String {
+pub(crate) fn secret(name: &str) -> String {
     format!("infkey_of_{name}")
 }
 

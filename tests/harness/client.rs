@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use inference_server::clock;
 use serde_json::{Value as Json, json};
 use ureq::Agent;
-use ureq::http::{HeaderMap, Method, Request};
+use ureq::http::{HeaderMap, HeaderValue, Method, Request};
 
 use super::eventually::PATIENCE;
 
@@ -138,6 +138,8 @@ impl Call<'_> {
             .method(Method::from_bytes(self.method.as_bytes()).expect("a valid method"))
             .uri(format!("http://{}{}", self.client.address, self.path));
         for (name, value) in &self.headers {
+            // Any byte that HTTP allows, not only ASCII.
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a valid value");
             request = request.header(name, value);
         }
         let agent = &self.client.agent;

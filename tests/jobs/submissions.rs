@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{ECHO, M, TEXT, WORDS, id_of, job, start, submit, wait};
-use crate::harness::misbehave::echoes;
 use crate::harness::Reply;
+use crate::harness::misbehave::echoes;
 
 #[test]
 fn an_idempotency_key_stands_for_one_job() {
@@ -21,6 +21,27 @@ fn an_idempotency_key_stands_for_one_job() {
     assert_eq!(code, "conflict");
     assert!(message.contains(&first), "{message}");
     assert_ne!(id_of(&send("other", "a").expect(202)), first);
+    // A repeated request that asks for something else is not silently answered with the first job.
+    for (name, value) in [
+        ("content-type", "application/json; charset=utf-8"),
+        ("x-priority", "high"),
+        ("x-job-ttl", "1h"),
+        ("x-job-not-before", "1h"),
+        ("x-job-label", "l"),
+        ("x-request-timeout", "1h"),
+    ] {
+        let mut call = server
+            .request("POST", ECHO)
+            .header("prefer", "respond-async")
+            .header("idempotency-key", "k");
+        call = match name {
+            "content-type" => call.body(value, r#"{"inputs":["a"]}"#),
+            _ => call.header(name, value).json(&json!({"inputs": ["a"]})),
+        };
+        assert_eq!(call.send().expect(409).error().0, "conflict", "{name}");
+    }
+    let normal = job(&server, ECHO, &json!({"inputs": ["a"]})).header("x-priority", "normal");
+    assert_eq!(id_of(&normal.header("idempotency-key", "k").send().expect(202)), first, "it is the default");
     let all = server.get("/v1/jobs").expect(200).json();
     assert_eq!(all["data"].as_array().map(Vec::len), Some(2));
 }
@@ -61,9 +82,16 @@ fn headers_and_parameters_that_cannot_be_honored_are_rejected() {
     let body = json!({"inputs": ["a"]});
     for (name, value) in [
         ("x-job-ttl", "soon"),
+        ("x-job-ttl", "0"),
+        ("x-job-ttl", "367d"),
         ("x-job-not-before", "never"),
+        ("x-job-not-before", "9999-01-01T00:00:00Z"),
         ("x-priority", "urgent"),
+        ("x-request-timeout", "0"),
         ("idempotency-key", ""),
+        ("x-job-label", " "),
+        ("x-job-label", "\u{85}"),
+        ("x-webhook-url", "https://example.com/"),
     ] {
         let (_, message) = job(&server, ECHO, &body)
             .header(name, value)
@@ -83,6 +111,11 @@ fn headers_and_parameters_that_cannot_be_honored_are_rejected() {
         "/v1/jobs?limit=0",
         "/v1/jobs?cursor=7",
         "/v1/jobs?order=up",
+        "/v1/jobs?label=a&label=b",
+        "/v1/jobs?label=%00",
+        "/v1/jobs?model=%00",
+        "/v1/jobs?state=queued,",
+        "/v1/jobs?limit=1001",
     ] {
         server.get(path).expect(400).error();
     }
@@ -93,9 +126,32 @@ fn headers_and_parameters_that_cannot_be_honored_are_rejected() {
         assert_eq!(server.get(path).expect(404).error().0, "not_found");
     }
     let id = submit(&server, ECHO, &body);
-    for query in ["wait=1h", "wait=x", "for=1s"] {
+    for query in ["wait=1h", "wait=x", "wait=5parsecs", "wait=", "wait=1s&wait=2s", "for=1s"] {
         server.get(&format!("/v1/jobs/{id}?{query}")).expect(400).error();
     }
+    for (method, path) in [("DELETE", ""), ("POST", "/retry"), ("GET", "/result")] {
+        let path = format!("/v1/jobs/{id}{path}?wait=1s");
+        server.request(method, &path).send().expect(400).error();
+    }
+}
+
+#[test]
+fn a_label_can_have_any_text_and_a_start_can_be_in_the_past() {
+    let server = start("", WORDS);
+    for label in ["é", "日本語 🦀", &"é".repeat(127)] {
+        let call = job(&server, ECHO, &json!({"inputs": ["a"]}))
+            .header("x-job-label", label)
+            .header("x-job-not-before", "2020-01-01T00:00:00Z");
+        let accepted = call.send().expect(202);
+        assert_eq!(accepted.json()["label"], label);
+        assert_eq!(wait(&server, &id_of(&accepted))["state"], "succeeded");
+        let encoded: String = label.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let found = server.get(&format!("/v1/jobs?label={encoded}")).expect(200).json();
+        assert_eq!(found["data"][0]["label"], label);
+        assert_eq!(found["data"].as_array().map(Vec::len), Some(1));
+    }
+    let long = job(&server, ECHO, &json!({"inputs": ["a"]})).header("x-job-label", &"é".repeat(128));
+    assert!(long.send().expect(400).error().1.contains("got 256 bytes"));
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub use execution::{Checked, Execution, Gate, ItemsOutcome, JobExecution};
 pub use failure::{Code, Failure, MAX_MESSAGE};
 pub use model_explanation::{ModelExplanation, TaskExplanation, explain_model};
 pub use model_view::ModelView;
-pub use request_options::{MAX_TIMEOUT, RequestOptions, request_id};
+pub use request_options::{JOB_HEADERS, MAX_TIMEOUT, RequestOptions, reject_job_headers, request_id};
 pub use request_record::RequestRecord;
 pub use slow_requests::SlowRequestLog;
 pub use task_role::{ModelName, TaskRole};

@@ -104,6 +104,23 @@ fn malformed(message: String) -> Failure {
     Failure::new(Code::Malformed, message)
 }
 
+/// Headers that only jobs have.
+pub const JOB_HEADERS: [&str; 4] = ["x-job-ttl", "x-job-not-before", "x-job-label", "x-webhook-url"];
+
+/// Rejects the headers of a job for a call that does not run as one. `requirement` states what a job requires.
+///
+/// # Errors
+/// There is such a header.
+pub fn reject_job_headers<'a>(
+    header: impl Fn(&'static str) -> Option<&'a [u8]>,
+    requirement: &str,
+) -> Result<(), Failure> {
+    match JOB_HEADERS.into_iter().find(|name| header(name).is_some()) {
+        None => Ok(()),
+        Some(name) => Err(malformed(format!("header {name} requires {requirement}"))),
+    }
+}
+
 /// The request id that the client sent, if it is safe to copy into logs and headers.
 pub fn request_id<'a>(header: impl Fn(&'static str) -> Option<&'a [u8]>) -> Option<&'a str> {
     let id = std::str::from_utf8(header("x-request-id")?).ok()?;

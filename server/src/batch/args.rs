@@ -13,7 +13,7 @@ use crate::tls::Trust;
 
 /// The environment variables of the command.
 #[derive(Clone, Copy, Debug)]
-pub struct Environment;
+pub(super) struct Environment;
 
 impl Variables for Environment {
     const URL: &'static str = "INFERENCE_BATCH_URL";
@@ -104,6 +104,8 @@ pub(super) struct Plan {
     pub(super) job_headers: HeaderMap,
     pub(super) model: String,
     pub(super) task: Option<String>,
+    pub(super) label: Option<String>,
+    pub(super) priority: String,
     pub(super) input: PathBuf,
     pub(super) output: PathBuf,
     /// Whether each line is an item.
@@ -122,7 +124,7 @@ impl BatchArgs {
             job_headers.insert("x-priority", priority);
         }
         if let Some(label) = &self.label {
-            let label = HeaderValue::from_str(label).map_err(|_| BatchError::Label)?;
+            let label = HeaderValue::from_bytes(label.as_bytes()).map_err(|_| BatchError::Label)?;
             job_headers.insert("x-job-label", label);
         }
         Ok(Plan {
@@ -132,6 +134,8 @@ impl BatchArgs {
             url: self.server.url,
             model: self.model,
             task: self.task,
+            label: self.label,
+            priority: self.priority,
             input: self.input,
             output: self.output,
             is_items: self.items,

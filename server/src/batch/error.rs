@@ -12,9 +12,7 @@ pub enum BatchError {
     #[error(transparent)]
     Server(#[from] ServerArgsError),
     /// The label is invalid.
-    #[error(
-        "the label has characters that are not allowed in a header; use letters, digits and punctuation in --label"
-    )]
+    #[error("the label has control characters; use other text in --label")]
     Label,
     /// The input cannot be read.
     #[error("cannot read {}", file.display())]

@@ -160,7 +160,16 @@ fn describe(plan: &Plan) -> String {
         .as_deref()
         .map_or_else(String::new, |task| format!(", task {task}"));
     let form = if plan.is_items { ", items" } else { "" };
-    format!("model {}{task}{form}, input {}", plan.model, plan.input.display())
+    let label = plan
+        .label
+        .as_deref()
+        .map_or_else(String::new, |label| format!(", label {label}"));
+    format!(
+        "model {}{task}{form}, priority {}{label}, input {}",
+        plan.model,
+        plan.priority,
+        plan.input.display()
+    )
 }
 
 fn continued(bytes: &[u8], file: &Path, expected: &str) -> Result<String, BatchError> {

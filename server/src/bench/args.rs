@@ -14,7 +14,7 @@ use crate::tls::Trust;
 
 /// The environment variables of the command.
 #[derive(Clone, Copy, Debug)]
-pub struct Environment;
+pub(super) struct Environment;
 
 impl Variables for Environment {
     const URL: &'static str = "INFERENCE_BENCH_URL";

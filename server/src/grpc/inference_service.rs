@@ -21,6 +21,7 @@ use crate::api::tensors::data_size;
 use crate::api::traces::Trace;
 use crate::api::{
     BodyLimits, Call, Client, Code, Failure, ModelView, RequestOptions, RequestRecord, Telemetry, is_ready,
+    reject_job_headers,
 };
 use crate::byte_budget::ByteBudget;
 use crate::clock;
@@ -183,6 +184,10 @@ impl Shared {
     ) -> Result<ModelInferResponse, Failure> {
         context.client.admit_request()?;
         let metadata = &context.metadata;
+        reject_job_headers(
+            |name| header(metadata, name),
+            "a request over HTTP with `prefer: respond-async`",
+        )?;
         let mut options =
             RequestOptions::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
         let (name, id) = (request.model_name.clone(), request.id.clone());

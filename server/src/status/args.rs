@@ -8,7 +8,7 @@ use crate::client::{ServerArgs, Variables};
 
 /// The environment variables of the command.
 #[derive(Clone, Copy, Debug)]
-pub struct Environment;
+pub(super) struct Environment;
 
 impl Variables for Environment {
     const URL: &'static str = "INFERENCE_STATUS_URL";

@@ -56,7 +56,7 @@ const MARGIN: f64 = 1.25;
 
 /// The fraction of the best throughput that suffices for batches of background items while requests arrive, so that these
 /// do not wait for longer batches than necessary.
-const NEARLY_BEST: f64 = 0.95;
+const NEARLY_BEST: f64 = 0.96;
 
 /// Minimum duration of a wait in seconds.
 const MIN_WAIT: f64 = 10e-6;

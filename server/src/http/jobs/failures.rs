@@ -47,7 +47,8 @@ pub(super) fn of_submission(submission: &Submission) -> Failure {
         Submission::Conflict { existing } => Failure::new(
             Code::Conflict,
             format!(
-                "another request was sent with this idempotency key, for job {existing}; use another key for another request"
+                "another request was sent with this idempotency key, for job {existing}; use another key for a request with another \
+                 body or other options"
             ),
         ),
         Submission::QueueFull { queued, limit } => Failure {

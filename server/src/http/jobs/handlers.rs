@@ -175,8 +175,8 @@ async fn try_list(request: &HttpRequest, shared: &Shared) -> Outcome {
     for (name, value) in query(request)? {
         match name.as_str() {
             "state" => filter.states = parse_states(&value)?,
-            "model" => filter.model = Some(value),
-            "label" => filter.label = Some(value),
+            "model" => filter.model = Some(parse_text("model", value)?),
+            "label" => filter.label = Some(parse_text("label", value)?),
             "cursor" => cursor = Some(parse_cursor(&value)?),
             "limit" => limit = parse_limit(&value)?,
             _ => {
@@ -240,10 +240,35 @@ fn parse_limit(value: &str) -> Result<u32, Failure> {
     })
 }
 
+/// The parameters of the query. Each has one value.
 fn query(request: &HttpRequest) -> Result<Vec<(String, String)>, Failure> {
-    Query::<Vec<(String, String)>>::from_query(request.query_string())
+    let parameters = Query::<Vec<(String, String)>>::from_query(request.query_string())
         .map(Query::into_inner)
-        .map_err(|error| malformed(format!("invalid query: {error}")))
+        .map_err(|error| malformed(format!("invalid query: {error}")))?;
+    for (index, (name, _)) in parameters.iter().enumerate() {
+        if parameters[..index].iter().any(|(other, _)| other == name) {
+            let name = excerpt(name);
+            return Err(malformed(format!("parameter `{name}` is given more than once")));
+        }
+    }
+    Ok(parameters)
+}
+
+fn expect_no_parameters(request: &HttpRequest) -> Result<(), Failure> {
+    match query(request)?.first() {
+        None => Ok(()),
+        Some((name, _)) => Err(unknown_parameter(name, "none")),
+    }
+}
+
+/// A text to filter by. No job has a control character there, and not every store can look for one.
+fn parse_text(name: &str, value: String) -> Result<String, Failure> {
+    match value.chars().any(char::is_control) {
+        false => Ok(value),
+        true => Err(malformed(format!(
+            "invalid value for parameter `{name}`: expected text without control characters"
+        ))),
+    }
 }
 
 fn unknown_parameter(name: &str, known: &str) -> Failure {
@@ -251,6 +276,7 @@ fn unknown_parameter(name: &str, known: &str) -> Failure {
 }
 
 async fn try_delete(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
+    expect_no_parameters(request)?;
     let (store, id) = find_store(shared, id).await?;
     let viewer = viewer(request);
     let record = find(&*store, id, &viewer).await?;
@@ -281,6 +307,7 @@ async fn try_delete(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome
 }
 
 async fn try_retry(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
+    expect_no_parameters(request)?;
     let (store, id) = find_store(shared, id).await?;
     let viewer = viewer(request);
     let verdict = store.retry(id, &viewer).await.map_err(|error| of_store(&error))?;
@@ -309,12 +336,7 @@ fn conflict(id: JobId, state: JobState, hint: &str) -> Failure {
 }
 
 async fn try_result(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
-    if let Some((name, _)) = query(request)?.first() {
-        return Err(malformed(format!(
-            "unknown parameter `{}`: expected none",
-            excerpt(name)
-        )));
-    }
+    expect_no_parameters(request)?;
     let (store, id) = find_store(shared, id).await?;
     let viewer = viewer(request);
     let record = find(&*store, id, &viewer).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::{Code, Failure};
+use crate::api::{self, Code, Failure};
 use crate::clock;
 use crate::http::request_headers::RequestHead;
 use crate::jobs::Timestamp;
@@ -11,11 +11,11 @@ use crate::jobs::webhooks::{WebhookSettings, check_target};
 /// Maximum length of a label and of an idempotency key, in bytes.
 const MAX_TEXT: usize = 255;
 
+/// Minimum time to live, which is that of the clocks of stores.
+const MIN_TTL: Duration = Duration::from_millis(1);
+
 /// Maximum time that a job can wait, or be due in.
 const MAX_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-/// Headers that only jobs have.
-const JOB_HEADERS: [&str; 4] = ["x-job-ttl", "x-job-not-before", "x-job-label", "x-webhook-url"];
 
 /// Whether the client prefers that the request runs as a job: `Prefer: respond-async`, as in RFC 7240.
 pub(in crate::http) fn wants_job(request: &dyn RequestHead) -> bool {
@@ -32,25 +32,25 @@ pub(in crate::http) fn wants_job(request: &dyn RequestHead) -> bool {
 /// # Errors
 /// It has such a header.
 pub(in crate::http) fn reject_job_headers(request: &dyn RequestHead) -> Result<(), Failure> {
-    match JOB_HEADERS
-        .into_iter()
-        .find(|name| request.header(name).is_some())
-    {
-        None => Ok(()),
-        Some(name) => Err(malformed(format!(
-            "header {name} requires the header `prefer: respond-async`"
-        ))),
-    }
+    api::reject_job_headers(|name| request.header(name), "the header `prefer: respond-async`")
 }
 
 /// The options of a job, except its priority.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct JobOptions {
     pub(super) ttl: Option<Duration>,
-    pub(super) not_before: Option<Timestamp>,
+    pub(super) not_before: Option<StartTime>,
     pub(super) label: Option<String>,
     pub(super) idempotency_key: Option<String>,
     pub(super) webhook_url: Option<String>,
+}
+
+/// The time before which a job does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StartTime {
+    pub(super) at: Timestamp,
+    /// As the client has written it, which can be relative to now.
+    pub(super) written: String,
 }
 
 impl JobOptions {
@@ -72,9 +72,20 @@ impl JobOptions {
 }
 
 fn text<'a>(request: &'a dyn RequestHead, name: &'static str) -> Result<Option<&'a str>, Failure> {
-    let value = request.header(name).map(std::str::from_utf8).transpose();
-    let value = value.map_err(|_| malformed(format!("header {name}: expected UTF-8 text")))?;
-    Ok(value.map(str::trim))
+    let value = match *request.header_values(name) {
+        [] => None,
+        [value] => Some(std::str::from_utf8(value)),
+        ref values => {
+            let count = values.len();
+            return Err(malformed(format!(
+                "header {name}: expected one value, got {count}"
+            )));
+        }
+    };
+    let value = value
+        .transpose()
+        .map_err(|_| malformed(format!("header {name}: expected UTF-8 text")))?;
+    Ok(value.map(|value| value.trim_matches([' ', '\t'])))
 }
 
 fn bounded_text(request: &dyn RequestHead, name: &'static str) -> Result<Option<String>, Failure> {
@@ -101,19 +112,19 @@ fn webhook_url(request: &dyn RequestHead, settings: &WebhookSettings) -> Result<
 fn parse_ttl(value: &str) -> Result<Duration, Failure> {
     let invalid = || {
         malformed(format!(
-            "invalid value `{}` for header x-job-ttl: expected a duration of up to a year, such as 10m or 24h, or a number \
-             of seconds",
+            "invalid value `{}` for header x-job-ttl: expected a duration from 1ms to a year, such as 10m or 24h, or a \
+             number of seconds",
             excerpt(value)
         ))
     };
     let ttl = duration(value).ok_or_else(invalid)?;
-    match !ttl.is_zero() && ttl <= MAX_WAIT {
+    match (MIN_TTL..=MAX_WAIT).contains(&ttl) {
         true => Ok(ttl),
         false => Err(invalid()),
     }
 }
 
-fn parse_time(value: &str) -> Result<Timestamp, Failure> {
+fn parse_time(value: &str) -> Result<StartTime, Failure> {
     let invalid = || {
         malformed(format!(
             "invalid value `{}` for header x-job-not-before: expected a time of the coming year, such as \
@@ -132,7 +143,10 @@ fn parse_time(value: &str) -> Result<Timestamp, Failure> {
         Err(_) => now.plus(duration(value).ok_or_else(invalid)?),
     };
     match time.since(now) <= MAX_WAIT {
-        true => Ok(time),
+        true => Ok(StartTime {
+            at: time,
+            written: value.to_owned(),
+        }),
         false => Err(invalid()),
     }
 }
@@ -231,7 +245,10 @@ mod tests {
         ]);
         let expected = JobOptions {
             ttl: Some(Duration::from_secs(600)),
-            not_before: Some(Timestamp::from_millis(24 * 60 * 60 * 1000)),
+            not_before: Some(StartTime {
+                at: Timestamp::from_millis(24 * 60 * 60 * 1000),
+                written: "1970-01-02T00:00:00Z".to_owned(),
+            }),
             label: Some("nightly".to_owned()),
             idempotency_key: Some("k-1".to_owned()),
             webhook_url: Some("https://hooks.example.com/jobs?a=b".to_owned()),
@@ -248,17 +265,34 @@ mod tests {
         for (name, value) in [
             ("x-job-ttl", "soon"),
             ("x-job-ttl", "0"),
+            ("x-job-ttl", "1ns"),
+            ("x-job-ttl", "NaN"),
             ("x-job-ttl", "-1"),
             ("x-job-ttl", "10y"),
             ("x-job-not-before", "tomorrow"),
+            ("x-job-not-before", "-10m"),
+            ("x-job-not-before", "1e300"),
             ("x-job-not-before", "9999-01-01T00:00:00Z"),
             ("x-job-label", ""),
+            ("x-job-label", "\u{85}a"),
             ("idempotency-key", "a\u{7}b"),
             ("x-webhook-url", "example.com"),
         ] {
             let failure = JobOptions::read(&Headers(vec![(name, value)]), &webhooks(&[])).expect_err(value);
             assert_eq!(failure.code, Code::Malformed, "{name}: {value}");
             assert!(failure.message.contains(name), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_given_twice_is_rejected() {
+        for name in ["x-job-ttl", "x-job-label", "idempotency-key"] {
+            let headers = Headers(vec![(name, "1"), (name, "2")]);
+            let failure = JobOptions::read(&headers, &webhooks(&[])).expect_err(name);
+            assert_eq!(
+                failure.message,
+                format!("header {name}: expected one value, got 2")
+            );
         }
     }
 

@@ -8,11 +8,12 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
 use bytes::Bytes;
 
-use super::document::describe;
+use super::document::{describe, priority_name};
 use super::failures::{of_store, of_submission};
 use super::options::JobOptions;
 use super::request::{CheckedHead, STORED_HEADERS, payload};
 use crate::api::{Checked, Code, Execution, Failure};
+use crate::batching::Priority;
 use crate::clock;
 use crate::digest::Digest;
 use crate::http::offload::{MAX_INLINE_BODY, run_by_size};
@@ -158,11 +159,12 @@ async fn new_job(
     head: &dyn RequestHead,
     max_attempts: u32,
 ) -> Result<NewJob, Failure> {
-    let idempotency_key = match options.idempotency_key {
+    let idempotency_key = match options.idempotency_key.clone() {
         None => None,
         Some(key) => {
             let (size, request) = (request.body.len(), request.clone());
-            let request = run_by_size(size, MAX_INLINE_BODY, move || digest(&request)).await?;
+            let wanted = (checked.priority, options.clone());
+            let request = run_by_size(size, MAX_INLINE_BODY, move || digest(&request, &wanted)).await?;
             Some(IdempotencyKey { key, request })
         }
     };
@@ -173,7 +175,7 @@ async fn new_job(
         owner: head.client().holder().map(Owner::new),
         priority: checked.priority,
         ttl: options.ttl,
-        not_before: options.not_before,
+        not_before: options.not_before.map(|time| time.at),
         label: options.label,
         idempotency_key,
         webhook_url: options.webhook_url,
@@ -182,8 +184,8 @@ async fn new_job(
     })
 }
 
-/// Digest of everything that determines the reply.
-fn digest(request: &StoredRequest) -> Digest {
+/// Digest of everything that the client has asked for: what determines the reply, and the options of the job.
+fn digest(request: &StoredRequest, (priority, options): &(Priority, JobOptions)) -> Digest {
     let mut head = format!("{}\n{}\n", request.method, request.path).into_bytes();
     let of_content = request
         .content_type
@@ -195,7 +197,21 @@ fn digest(request: &StoredRequest) -> Digest {
         .iter()
         .filter(|header| header.name != "x-request-id");
     let others = others.map(|header| (header.name.as_str(), header.value.as_slice()));
-    for (name, value) in of_content.chain(others) {
+    let ttl = options.ttl.map(|ttl| ttl.as_millis().to_string());
+    let of_job = [
+        ("x-priority", Some(priority_name(*priority))),
+        ("x-job-ttl", ttl.as_deref()),
+        (
+            "x-job-not-before",
+            options.not_before.as_ref().map(|time| time.written.as_str()),
+        ),
+        ("x-job-label", options.label.as_deref()),
+        ("x-webhook-url", options.webhook_url.as_deref()),
+    ];
+    let of_job = of_job
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?.as_bytes())));
+    for (name, value) in of_content.chain(others).chain(of_job) {
         head.extend_from_slice(format!("{name}:{}:", value.len()).as_bytes());
         head.extend_from_slice(value);
     }
