@@ -1,54 +1,31 @@
-//! The server is killed at random moments while jobs run. Every job that was accepted has exactly one result, equal to that of the
-//! synchronous call.
+//! Servers, and their database, are killed at random moments while jobs run. Every job that was accepted has exactly one result,
+//! equal to that of the synchronous call.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use serde_json::{Value as Json, json};
-
+use crate::harness::numbered_jobs::{NumberedJobs, SetOnDrop, WORDS};
+use crate::harness::postgres::Postgres;
 use crate::harness::{Client, Scenario, Server, Signal, eventually, rounds, seed};
 
-const ECHO: &str = "/v1/models/words/tasks/echo/predict";
+const JOBS: &str = "[jobs]\nmax_attempts = 1000\nlease = \"2s\"\n[logging]\naccess_log = false\n";
 
-const CONFIG: &str = "[jobs]\nmax_attempts = 1000\n[logging]\naccess_log = false\n\
-                      [[models]]\nname = \"words\"\nplugin = \"template\"\n[models.batching]\nmax_batch_size = 8\n";
+/// Servers that share a database.
+const SERVERS: usize = 3;
+
+/// Of this many kills, one is that of the database.
+const KILLS_PER_DATABASE: usize = 6;
+
+fn scenario() -> Scenario {
+    Scenario::new(&format!("{JOBS}{WORDS}"))
+}
 
 /// Starts a server on the jobs of the previous one.
 fn start(database: &Path) -> Server {
     let database = database.to_str().expect("a path is text");
-    Scenario::new(CONFIG)
-        .env("INFERENCE_JOBS_PATH", database)
-        .start_unready()
-}
-
-/// The texts of a job.
-fn texts(number: usize) -> Json {
-    (0..number % 5 + 1)
-        .map(|item| format!("text {item} of job {number}"))
-        .collect()
-}
-
-/// Submits jobs until the server does not answer or all are accepted. `next` is the first one that is not.
-fn submit(client: &Client, accepted: &mut BTreeMap<usize, String>, all: usize, is_killed: &AtomicBool) {
-    while accepted.len() < all && !is_killed.load(Ordering::Relaxed) {
-        let number = accepted.len();
-        let call = client
-            .request("POST", ECHO)
-            .header("prefer", "respond-async")
-            .header("idempotency-key", &format!("job {number}"))
-            .json(&json!({ "inputs": texts(number) }));
-        match call.try_send() {
-            Ok(reply) if reply.status == 202 => {
-                let id = reply.json()["id"].as_str().expect("an id").to_owned();
-                accepted.insert(number, id);
-            }
-            // The model is being loaded.
-            Ok(reply) => assert_eq!(reply.status, 503, "{}", reply.text()),
-            Err(_) => return,
-        }
-    }
+    scenario().env("INFERENCE_JOBS_PATH", database).start_unready()
 }
 
 #[test]
@@ -57,67 +34,83 @@ fn every_accepted_job_has_exactly_one_result_however_often_the_server_is_killed(
     let mut random = fastrand::Rng::with_seed(seed());
     let home = Scenario::new("");
     let database = home.dir().join("jobs.sqlite");
-    let mut accepted = BTreeMap::new();
+    let submitted = NumberedJobs::default();
     for kill in 0..kills {
         let mut server = start(&database);
         // A part of the jobs per life of the server, and all of them at the end.
         let until = jobs * (kill + 1) / kills;
         let (client, is_killed) = (server.client(), AtomicBool::new(false));
         let delay = Duration::from_millis(random.u64(1..300));
-        std::thread::scope(|scope| {
-            scope.spawn(|| submit(&client, &mut accepted, until, &is_killed));
+        thread::scope(|scope| {
+            let stop = SetOnDrop(&is_killed);
+            scope.spawn(|| submitted.submit(submitted.accepted()..until, &[client], &is_killed));
             eventually("the server to be ready", || match server.get("/readyz").status {
                 200 => Ok(()),
                 status => Err(status),
             });
-            std::thread::park_timeout(delay);
-            is_killed.store(true, Ordering::Relaxed);
+            thread::park_timeout(delay);
+            drop(stop);
             server.signal(Signal::KILL);
             server.wait_for_exit();
         });
     }
     let server = start(&database);
     server.wait_until_ready();
-    submit(&server.client(), &mut accepted, jobs, &AtomicBool::new(false));
-    assert_eq!(accepted.len(), jobs);
-    let mut repeated = 0;
-    for (number, id) in &accepted {
-        let job = eventually("a job to end", || {
-            let job = server.get(&format!("/v1/jobs/{id}?wait=30s")).expect(200).json();
-            match job["state"].as_str() {
-                Some("queued" | "running") => Err(job),
-                _ => Ok(job),
+    let is_killed = AtomicBool::new(false);
+    submitted.submit(submitted.accepted()..jobs, &[server.client()], &is_killed);
+    assert_eq!(submitted.accepted(), jobs);
+    let repeated = submitted.verify(&server);
+    eprintln!("{jobs} jobs and {kills} kills: {repeated} attempts were repeated");
+}
+
+/// Starts a server that shares a database, on a port that the previous one may have used.
+fn start_sharing(database: &str, port: &str) -> Server {
+    let scenario = scenario().env("INFERENCE_JOBS_STORE", database);
+    scenario.argument("--port").argument(port).start_unready()
+}
+
+#[test]
+fn every_accepted_job_has_exactly_one_result_however_often_servers_and_their_database_are_killed() {
+    let Some(postgres) = Postgres::start() else { return };
+    let (kills, jobs) = (rounds(12, 1000), rounds(200, 20_000));
+    let mut random = fastrand::Rng::with_seed(seed());
+    let database = postgres.create_database("killed");
+    let mut servers: Vec<Server> = (0..SERVERS).map(|_| start_sharing(&database, "0")).collect();
+    let clients: Vec<Client> = servers.iter().map(|server| server.client()).collect();
+    let submitted = NumberedJobs::default();
+    // A part of the jobs for each kill, and all of them at the end.
+    let (until, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let submitter = scope.spawn(|| {
+            while submitted.accepted() < jobs && !has_failed.load(Ordering::Relaxed) {
+                let part = submitted.accepted()..until.load(Ordering::Relaxed);
+                submitted.submit(part, &clients, &has_failed);
+                thread::park_timeout(Duration::from_millis(1));
             }
         });
-        assert_eq!(job["state"], "succeeded", "{job}");
-        repeated += job["attempts"].as_u64().expect("a number") - 1;
-        let result = server.get(&format!("/v1/jobs/{id}/result")).expect(200);
-        let synchronous = server
-            .post(ECHO, &json!({ "inputs": texts(*number) }))
-            .expect(200);
-        let comparable = |mut reply: Json| {
-            reply["inference_time"] = 0.into();
-            reply
-        };
-        assert_eq!(
-            comparable(result.json()),
-            comparable(synchronous.json()),
-            "job {number}"
-        );
-    }
-    eprintln!("{jobs} jobs and {kills} kills: {repeated} attempts were repeated");
-    // There are no others, such as a second one for the same idempotency key.
-    eventually("the metrics to report the jobs", || {
-        let text = server.get("/metrics").expect(200).text();
-        let found: Vec<&str> = text
-            .lines()
-            .filter(|line| line.starts_with("inference_jobs{"))
-            .collect();
-        let expected = format!("inference_jobs{{model=\"words\",state=\"succeeded\"}} {jobs}");
-        if found == [expected.as_str()] {
-            Ok(())
-        } else {
-            Err(found.join("\n"))
+        let failure = SetOnDrop(&has_failed);
+        for kill in 0..kills {
+            until.store(jobs * (kill + 1) / kills, Ordering::Relaxed);
+            thread::park_timeout(Duration::from_millis(random.u64(1..300)));
+            if kill % KILLS_PER_DATABASE == KILLS_PER_DATABASE - 1 {
+                match random.bool() {
+                    true => postgres.kill(),
+                    false => postgres.stop(),
+                }
+                postgres.run();
+            } else {
+                let server = &mut servers[random.usize(..SERVERS)];
+                let port = server.address().port().to_string();
+                server.signal(Signal::KILL);
+                server.wait_for_exit();
+                *server = start_sharing(&database, &port);
+            }
         }
+        submitter.join().expect("the jobs are accepted");
+        drop(failure);
     });
+    let last = &servers[0];
+    last.wait_until_ready();
+    let repeated = submitted.verify(last);
+    eprintln!("{jobs} jobs, {SERVERS} servers and {kills} kills: {repeated} attempts were repeated");
 }

@@ -1,10 +1,17 @@
 //! Servers that share the jobs in a PostgreSQL database.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 
+use crate::harness::haproxy::HaProxy;
+use crate::harness::load::Load;
 use crate::harness::misbehave::echoes;
+use crate::harness::numbered_jobs::{NumberedJobs, SetOnDrop, WORDS};
 use crate::harness::postgres::Postgres;
-use crate::harness::{Client, Scenario, Server, Signal, eventually};
+use crate::harness::{Client, Scenario, Server, Signal, eventually, rounds};
 
 const PREDICT: &str = "/v1/models/m/tasks/text/predict";
 
@@ -52,20 +59,134 @@ fn another_server_continues_the_jobs_of_one_that_was_killed() {
     assert_eq!(result.values(), [json!("waited")]);
 }
 
+/// The long form lets the database be down for a minute.
 #[test]
 fn a_database_that_is_down_only_rejects_jobs() {
     let Some(postgres) = Postgres::start() else { return };
     let database = postgres.create_database("down");
+    let home = Scenario::new("");
+    let gate = home.dir().join("gate");
     let server = start(&database);
     let before = submit(&server, &echoes([1])).expect("the job is accepted");
     wait_for_state(&server, &before, "succeeded");
+    let waiting = json!([{"do": "wait", "path": gate, "value": "waited"}]);
+    let running = submit(&server, &waiting).expect("the job is accepted");
+    wait_for_state(&server, &running, "running");
     postgres.kill();
-    assert_eq!(submit(&server, &echoes([2])), Err(503));
-    server.post(PREDICT, &json!({"inputs": echoes([3])})).expect(200);
-    server.get("/readyz").expect(200);
+    // The job ends while its result cannot be stored.
+    std::fs::write(&gate, "open").expect("the gate can be opened");
+    let body = json!({"inputs": echoes([3])}).to_string();
+    let online = Load::start(2, server.address(), PREDICT, &body);
+    for _ in 0..rounds(1, 60) {
+        assert_eq!(submit(&server, &echoes([2])), Err(503));
+        server.get("/readyz").expect(200);
+        thread::park_timeout(Duration::from_secs(1));
+    }
+    online.wait_for_replies(1);
+    assert_eq!(
+        online.stop(),
+        Vec::<String>::new(),
+        "online requests do not notice"
+    );
     postgres.run();
     let after = eventually("the server to reconnect", || submit(&server, &echoes([4])));
     wait_for_state(&server, &after, "succeeded");
-    let result = server.get(&format!("/v1/jobs/{before}/result")).expect(200);
-    assert_eq!(result.values(), [json!(1)]);
+    for (id, value) in [(&before, json!(1)), (&running, json!("waited"))] {
+        wait_for_state(&server, id, "succeeded");
+        let result = server.get(&format!("/v1/jobs/{id}/result")).expect(200);
+        assert_eq!(result.values(), [value]);
+    }
+}
+
+/// Starts a server behind a load balancer, on ports that the previous one may have used.
+fn start_at(database: &str, http: &str, grpc: &str) -> Server {
+    let server = "[server]\nshutdown_delay = \"2s\"\ndrain_timeout = \"60s\"\n[jobs]\nlease = \"5s\"\n";
+    Scenario::new(&format!("{server}{WORDS}"))
+        .env("INFERENCE_JOBS_STORE", database)
+        .argument("--port")
+        .argument(http)
+        .argument("--grpc-port")
+        .argument(grpc)
+        .start()
+}
+
+#[test]
+fn a_rolling_restart_behind_a_balancer_loses_neither_jobs_nor_requests() {
+    let Some(postgres) = Postgres::start() else { return };
+    let database = postgres.create_database("rolling");
+    let mut servers = [(); 2].map(|()| start_at(&database, "0", "0"));
+    let addresses = [0, 1].map(|number: usize| (servers[number].address(), servers[number].grpc_address()));
+    let Some(balancer) = HaProxy::start(&addresses) else {
+        return;
+    };
+    let body = json!({"inputs": ["to be"]}).to_string();
+    let online = Load::start(4, balancer.http(), "/v1/models/words/tasks/echo/predict", &body);
+    let submitted = NumberedJobs::default();
+    let (is_over, submissions) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let over = SetOnDrop(&is_over);
+        scope.spawn(|| {
+            let client = [Client::new(balancer.http())];
+            while !is_over.load(Ordering::Relaxed) {
+                let number = submissions.fetch_add(1, Ordering::Relaxed);
+                submitted.submit(number..number + 1, &client, &is_over);
+                // Online requests need some of the time as well.
+                thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        for _ in 0..rounds(1, 10) {
+            for (number, server) in servers.iter_mut().enumerate() {
+                server.signal(Signal::TERM);
+                assert_eq!(server.wait_for_exit().code(), Some(0));
+                let (http, grpc) = addresses[number];
+                *server = start_at(&database, &http.port().to_string(), &grpc.port().to_string());
+                balancer.wait_for(number, "UP");
+            }
+        }
+        drop(over);
+    });
+    online.wait_for_replies(1);
+    assert_eq!(online.stop(), Vec::<String>::new(), "no request fails");
+    // The last one may have been stopped before it was accepted.
+    let all = submissions.load(Ordering::Relaxed);
+    submitted.submit(
+        all - 1..all,
+        &[Client::new(balancer.http())],
+        &AtomicBool::new(false),
+    );
+    assert_eq!(submitted.accepted(), all);
+    let repeated = submitted.verify(&servers[0]);
+    assert_eq!(repeated, 0, "jobs that run finish before their server exits");
+    eprintln!("{all} jobs");
+}
+
+#[test]
+fn submissions_with_one_idempotency_key_to_two_servers_at_the_same_time_create_one_job() {
+    let Some(postgres) = Postgres::start() else { return };
+    let database = postgres.create_database("idempotent");
+    let servers = [start(&database), start(&database)];
+    for round in 0..10 {
+        let replies = thread::scope(|scope| {
+            let submit = |number: usize| {
+                let client = servers[number % 2].client();
+                let call = move || {
+                    let call = client
+                        .request("POST", PREDICT)
+                        .header("prefer", "respond-async")
+                        .header("idempotency-key", &format!("key {round}"));
+                    call.json(&json!({"inputs": echoes([round])}))
+                        .send()
+                        .expect(202)
+                        .json()
+                };
+                scope.spawn(call)
+            };
+            let replies = [0, 1, 2, 3].map(submit);
+            replies.map(|reply| reply.join().expect("it is accepted"))
+        });
+        let ids = replies.map(|job| job["id"].clone());
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+    let jobs = servers[0].get("/v1/jobs").expect(200).json();
+    assert_eq!(jobs["data"].as_array().map(Vec::len), Some(10));
 }

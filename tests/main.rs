@@ -46,6 +46,7 @@ mod isolation_limits;
 mod isolation_prepare;
 mod isolation_processes;
 mod job_kills;
+mod job_load;
 mod job_servers;
 mod job_stores;
 mod jobs;

@@ -1,10 +1,22 @@
 //! Paths of the server and the plugins that cargo has built.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// Returns the path of the server's executable.
+/// Returns the path of the server's executable: that of `INFERENCE_TEST_EXECUTABLE`, such as a release build, or the one that cargo
+/// has built for the tests. Its plugins are next to it.
 pub(crate) fn executable() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_inference-server"))
+    static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
+    EXECUTABLE.get_or_init(|| {
+        let Some(path) = std::env::var_os("INFERENCE_TEST_EXECUTABLE") else {
+            return env!("CARGO_BIN_EXE_inference-server").into();
+        };
+        // Tests of a package run in its directory.
+        repository()
+            .join(path)
+            .canonicalize()
+            .expect("INFERENCE_TEST_EXECUTABLE is the path of a file, relative to the repository")
+    })
 }
 
 /// Returns the root of the repository.
@@ -22,6 +34,11 @@ pub(crate) fn repository() -> PathBuf {
 /// put next to the executable unchanged. The server links the files next to a plugin each time it loads it, which takes
 /// seconds for that many.
 pub(crate) fn directory() -> PathBuf {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(link_plugins).clone()
+}
+
+fn link_plugins() -> PathBuf {
     let beside = executable().parent().expect("the executable is in a directory");
     let deps = beside.join("deps");
     let built = if deps.join("libtemplate.so").exists() {
@@ -29,7 +46,9 @@ pub(crate) fn directory() -> PathBuf {
     } else {
         beside
     };
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins");
+    // Those of a release build, for example, are elsewhere.
+    let profile = beside.file_name().unwrap_or_default().to_string_lossy();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("plugins-{profile}"));
     std::fs::create_dir_all(&directory).expect("the directory can be created");
     for entry in std::fs::read_dir(built)
         .expect("the directory of the plugins can be read")

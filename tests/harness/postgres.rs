@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::tls::Pair;
 use super::tools;
 
@@ -157,7 +159,16 @@ impl Postgres {
         process.wait().expect("the server has exited");
     }
 
-    /// Starts the server again, after [`Self::kill`]. Waits until it has recovered.
+    /// Stops the server as an operator does, without waiting for its clients.
+    pub(crate) fn stop(&self) {
+        let process = self.process.lock().expect("no thread has panicked").take();
+        let mut process = process.expect("the server runs");
+        // The fast shutdown of PostgreSQL.
+        kill_process(Pid::from_child(&process), Signal::INT).expect("the server runs");
+        process.wait().expect("the server has exited");
+    }
+
+    /// Starts the server again, after [`Self::kill`] or [`Self::stop`]. Waits until it has recovered.
     pub(crate) fn run(&self) {
         // Until the processes of a server that was killed have exited, the new one exits as well.
         while !self.try_run() {}

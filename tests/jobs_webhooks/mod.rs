@@ -1,37 +1,35 @@
 //! Webhooks of jobs: signed messages to receivers that the operator allows.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+mod receiver;
+mod sharing;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use ring::hmac;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value as Json, json};
 
 use crate::harness::client::predict_path;
-use crate::harness::eventually::PATIENCE;
-use crate::harness::{Reply, Scenario, Server};
+use crate::harness::tls::Authority;
+use crate::harness::{Client, Reply, Scenario, Server, eventually};
+use receiver::Receiver;
 
 /// 24 bytes in base64.
 const KEY: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A server with this configuration of webhooks.
-fn start(webhooks: &str) -> Server {
+fn scenario(webhooks: &str) -> Scenario {
     let model = "[[models]]\nname = \"words\"\nplugin = \"template\"\n";
-    Scenario::new(&format!("[jobs]\n{webhooks}\n{model}")).start()
+    Scenario::new(&format!("[jobs]\n{webhooks}\n{model}"))
 }
 
-/// A server that delivers webhooks to this machine.
-fn start_with_receivers() -> Server {
-    start(&format!(
-        "webhook_secret = \"whsec_{KEY}\"\nwebhook_allowed_hosts = [\"127.0.0.1\"]"
+/// A server that delivers webhooks to this machine, with more settings of jobs.
+fn with_receivers(settings: &str) -> Scenario {
+    scenario(&format!(
+        "webhook_secret = \"whsec_{KEY}\"\nwebhook_allowed_hosts = [\"127.0.0.1\"]\n{settings}"
     ))
 }
 
-fn submit(server: &Server, task: &str, input: &Json, webhook: &str) -> Reply {
+fn submit(server: &Client, task: &str, input: &Json, webhook: &str) -> Reply {
     server
         .request("POST", &predict_path("words", task))
         .header("prefer", "respond-async")
@@ -44,80 +42,17 @@ fn id_of(reply: &Reply) -> String {
     reply.json()["id"].as_str().expect("a job has an id").to_owned()
 }
 
-/// A message, as it was received.
-struct Message {
-    path: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
+const ACCEPTED: &str = "204 No Content";
+const UNAVAILABLE: &str = "503 Service Unavailable";
 
-impl Message {
-    /// Reads a request of HTTP/1.1.
-    fn read(stream: &TcpStream) -> Self {
-        let mut reader = BufReader::new(stream);
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).expect("the sender sends a head");
-            match line.trim_end() {
-                "" => break,
-                line => lines.push(line.to_owned()),
-            }
-        }
-        let path = lines[0].split(' ').nth(1).expect("a path").to_owned();
-        let headers: BTreeMap<String, String> = lines[1..]
-            .iter()
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-            .collect();
-        let length = headers["content-length"].parse().expect("a number");
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).expect("the sender sends a body");
-        Self { path, headers, body }
-    }
-
-    /// Checks the signature as a receiver does. Returns the body.
-    #[track_caller]
-    fn verified(&self) -> Json {
-        let (id, timestamp) = (&self.headers["webhook-id"], &self.headers["webhook-timestamp"]);
-        let mut signed = format!("{id}.{timestamp}.").into_bytes();
-        signed.extend_from_slice(&self.body);
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(KEY).expect("it is base64"));
-        let signature = self.headers["webhook-signature"].strip_prefix("v1,");
-        let tag = STANDARD
-            .decode(signature.expect("a version"))
-            .expect("it is base64");
-        hmac::verify(&key, &signed, &tag).expect("the signature is valid");
-        serde_json::from_slice(&self.body).expect("the body is JSON")
-    }
-}
-
-/// Receives messages, and answers them with these statuses in turn, then with 204.
-fn receiver(mut statuses: Vec<&'static str>) -> (SocketAddr, Receiver<Message>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = listener.local_addr().expect("it is bound");
-    let (sender, messages) = channel();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let message = Message::read(&stream);
-            let status = match statuses.is_empty() {
-                true => "204 No Content",
-                false => statuses.remove(0),
-            };
-            let reply = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-            stream.write_all(reply.as_bytes()).expect("the sender reads");
-            if sender.send(message).is_err() {
-                return;
-            }
-        }
-    });
-    (address, messages)
-}
-
-#[track_caller]
-fn next(messages: &Receiver<Message>) -> Message {
-    messages.recv_timeout(PATIENCE).expect("a message arrives")
+/// Waits until the job reports that its message was delivered, or an attempt to deliver it if `state` is `pending`.
+fn wait_for_webhook(client: &Client, id: &str, state: &str, attempts: u64) -> Json {
+    eventually("an attempt to deliver the message", || {
+        let job = client.get(&format!("/v1/jobs/{id}")).expect(200).json();
+        let webhook = job["webhook"].clone();
+        let is_due = webhook["state"] == state && webhook["attempts"] == attempts;
+        if is_due { Ok(webhook) } else { Err(job) }
+    })
 }
 
 fn wait_for_outcome(server: &Server, outcome: &str, count: u64) {
@@ -126,9 +61,9 @@ fn wait_for_outcome(server: &Server, outcome: &str, count: u64) {
 
 #[test]
 fn each_job_that_ends_sends_one_signed_message() {
-    let server = start_with_receivers();
-    let (address, messages) = receiver(Vec::new());
-    let url = format!("http://{address}/hook?from=test");
+    let server = with_receivers("").start();
+    let receiver = Receiver::start(|_| ACCEPTED);
+    let url = receiver.url("/hook?from=test");
     let mut expected = BTreeMap::new();
     // The second input is rejected by the task.
     for (task, input, kind) in [
@@ -140,39 +75,89 @@ fn each_job_that_ends_sends_one_signed_message() {
     }
     let mut received = BTreeMap::new();
     for _ in 0..expected.len() {
-        let message = next(&messages);
+        let message = receiver.next();
         assert_eq!(message.path, "/hook?from=test");
         assert_eq!(message.headers["content-type"], "application/json");
         let body = message.verified();
-        let job = body["data"]["id"].as_str().expect("the job").to_owned();
-        assert_eq!(
-            body["data"],
-            server.get(&format!("/v1/jobs/{job}")).expect(200).json()
-        );
+        let id = body["data"]["id"].as_str().expect("the job").to_owned();
+        let mut job = server.get(&format!("/v1/jobs/{id}")).expect(200).json();
+        // Each attempt sends the same.
+        job.as_object_mut().expect("a job").remove("webhook");
+        assert_eq!(body["data"], job);
         assert_eq!(body["timestamp"], body["data"]["finished_at"]);
-        received.insert(job, body["type"].as_str().expect("a type").to_owned());
+        received.insert(id, body["type"].as_str().expect("a type").to_owned());
     }
     assert_eq!(received, expected);
     wait_for_outcome(&server, "delivered", 2);
     server.shut_down();
-    assert!(messages.try_recv().is_err(), "one message per job");
+    assert!(!receiver.has_message(), "one message per job");
 }
 
 #[test]
 fn a_receiver_that_fails_gets_the_message_again_with_its_id() {
-    let server = start_with_receivers();
-    let (address, messages) = receiver(vec!["503 Service Unavailable"]);
-    submit(&server, "echo", &json!("to be"), &format!("http://{address}/")).expect(202);
-    let (first, second) = (next(&messages), next(&messages));
+    let server = with_receivers("").start();
+    let count = AtomicUsize::new(0);
+    let receiver = Receiver::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => UNAVAILABLE,
+        _ => ACCEPTED,
+    });
+    let accepted = submit(&server, "echo", &json!("to be"), &receiver.url("/")).expect(202);
+    let id = id_of(&accepted);
+    let waiting = json!({
+        "state": "waiting", "attempts": 0, "last_attempt_at": null, "last_status": null, "last_error": null,
+        "next_attempt_at": null, "delivered_at": null,
+    });
+    assert_eq!(accepted.json()["webhook"], waiting);
+    let failed = wait_for_webhook(&server, &id, "pending", 1);
+    assert_eq!(failed["last_status"], 503, "{failed}");
+    assert_eq!(failed["last_error"], "the receiver replied with status 503");
+    assert!(
+        failed["next_attempt_at"].as_str() > failed["last_attempt_at"].as_str(),
+        "{failed}"
+    );
+    assert_eq!(failed["delivered_at"], Json::Null);
+    let (first, second) = (receiver.next(), receiver.next());
     assert_eq!(first.verified(), second.verified());
-    assert_eq!(first.headers["webhook-id"], second.headers["webhook-id"]);
-    wait_for_outcome(&server, "delivered", 1);
+    assert_eq!(first.id(), second.id());
+    let delivered = wait_for_webhook(&server, &id, "delivered", 2);
     assert_eq!(
-        server
-            .metrics()
-            .count("inference_job_webhooks_total", &[("outcome", "retried")]),
+        (
+            &delivered["last_status"],
+            &delivered["last_error"],
+            &delivered["next_attempt_at"]
+        ),
+        (&json!(204), &Json::Null, &Json::Null)
+    );
+    assert!(delivered["delivered_at"].is_string(), "{delivered}");
+    wait_for_outcome(&server, "delivered", 1);
+    let retried = [("outcome", "retried")];
+    assert_eq!(
+        server.metrics().count("inference_job_webhooks_total", &retried),
         1
     );
+}
+
+#[test]
+fn a_message_is_sent_over_tls_to_a_receiver_with_a_certificate_that_is_trusted() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let home = Scenario::new("");
+    let file = home.dir().join("authority.pem");
+    std::fs::write(&file, authority.pem()).expect("write the certificate");
+    let file = file.to_str().expect("a path is text");
+    let server = with_receivers("").env("SSL_CERT_FILE", file).start();
+    let receiver = Receiver::start_with_tls(&authority.issue(), |_| ACCEPTED);
+    let impostor = Receiver::start_with_tls(&other.issue(), |_| ACCEPTED);
+    let send = |receiver: &Receiver| {
+        id_of(&submit(&server, "echo", &json!("to be"), &receiver.url("/")).expect(202))
+    };
+    let [id, rejected] = [send(&receiver), send(&impostor)];
+    assert_eq!(receiver.next().verified()["data"]["id"], id.as_str());
+    assert_eq!(wait_for_webhook(&server, &id, "delivered", 1)["last_status"], 204);
+    let failed = wait_for_webhook(&server, &rejected, "pending", 1);
+    let error = failed["last_error"].as_str().expect("an error");
+    assert!(error.contains("TLS") && error.contains("certificate"), "{error}");
+    assert_eq!(failed["last_status"], Json::Null);
+    assert!(!impostor.has_message(), "it receives nothing");
 }
 
 #[test]
@@ -185,7 +170,7 @@ fn a_target_that_is_not_allowed_is_rejected_at_submission() {
         (secret, "https://169.254.169.254/", "has a link-local address"),
         ("", "https://hooks.example.com/", "`webhook_secret` in [jobs]"),
     ] {
-        let server = start(webhooks);
+        let server = scenario(webhooks).start();
         let (code, message) = submit(&server, "echo", &json!("to be"), url).expect(400).error();
         assert_eq!(code, "malformed_request", "{message}");
         assert!(
