@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use actix_web::http::{Method, StatusCode};
-use actix_web::web::{Data, Path, Query};
+use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value as Json, json};
 use tokio::sync::broadcast::Receiver;
 
 use super::document::{describe, state_name};
 use super::failures::of_store;
-use super::options::{duration, excerpt, malformed};
+use super::options::excerpt;
+use super::parameters::{
+    LIST_LIMIT, expect_no_parameters, parse_cursor, parse_limit, parse_states, parse_text, parse_wait, query,
+    unknown_parameter,
+};
 use crate::api::{Code, Failure};
 use crate::clock;
 use crate::http::request_headers::RequestHead as _;
@@ -22,12 +26,6 @@ use crate::http::server::Shared;
 use crate::jobs::{
     JobChange, JobFilter, JobId, JobRecord, JobState, JobStore, Owner, Removal, StoredReply, Verdict, Viewer,
 };
-
-/// Maximum time that a request waits for a job.
-const MAX_WAIT: Duration = Duration::from_secs(300);
-
-/// Number of jobs in a list: the default, and the maximum.
-const LIST_LIMIT: (u32, u32) = (100, 1000);
 
 type Outcome = Result<HttpResponse, Failure>;
 
@@ -121,17 +119,6 @@ async fn try_get(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
     Ok(one(200, &record))
 }
 
-fn parse_wait(value: &str) -> Result<Duration, Failure> {
-    match duration(value) {
-        Some(wait) if wait <= MAX_WAIT => Ok(wait),
-        _ => Err(malformed(format!(
-            "invalid value `{}` for parameter `wait`: expected a duration of up to {} s, such as 30s",
-            excerpt(value),
-            MAX_WAIT.as_secs()
-        ))),
-    }
-}
-
 /// Waits until a job has ended, `wait` is over, or the server shuts down. Returns the job as it is then.
 async fn wait_for(
     store: &dyn JobStore,
@@ -198,81 +185,6 @@ fn page(jobs: Vec<Json>, next: Option<JobId>) -> HttpResponse {
     let next = next.map(|id| id.to_string());
     let body = json!({"object": "list", "data": jobs, "next_cursor": next});
     respond::json(200, body.to_string())
-}
-
-/// The states that a client means: several are separated by commas.
-fn parse_states(value: &str) -> Result<Vec<JobState>, Failure> {
-    let mut states = Vec::new();
-    for name in value.split(',').map(str::trim) {
-        let named = JobState::ALL
-            .into_iter()
-            .filter(|state| state_name(*state) == name || state.name() == name);
-        let before = states.len();
-        states.extend(named);
-        if states.len() == before {
-            return Err(malformed(format!(
-                "invalid value `{}` for parameter `state`: expected queued, running, succeeded, failed, dead_letter, \
-                 cancelled or expired",
-                excerpt(name)
-            )));
-        }
-    }
-    Ok(states)
-}
-
-fn parse_cursor(value: &str) -> Result<JobId, Failure> {
-    JobId::from_str(value).map_err(|_| {
-        malformed(format!(
-            "invalid value `{}` for parameter `cursor`: expected `next_cursor` of the previous page",
-            excerpt(value)
-        ))
-    })
-}
-
-fn parse_limit(value: &str) -> Result<u32, Failure> {
-    let max = LIST_LIMIT.1;
-    let limit = value.parse().ok().filter(|limit| (1..=max).contains(limit));
-    limit.ok_or_else(|| {
-        malformed(format!(
-            "invalid value `{}` for parameter `limit`: expected an integer from 1 to {max}",
-            excerpt(value)
-        ))
-    })
-}
-
-/// The parameters of the query. Each has one value.
-fn query(request: &HttpRequest) -> Result<Vec<(String, String)>, Failure> {
-    let parameters = Query::<Vec<(String, String)>>::from_query(request.query_string())
-        .map(Query::into_inner)
-        .map_err(|error| malformed(format!("invalid query: {error}")))?;
-    for (index, (name, _)) in parameters.iter().enumerate() {
-        if parameters[..index].iter().any(|(other, _)| other == name) {
-            let name = excerpt(name);
-            return Err(malformed(format!("parameter `{name}` is given more than once")));
-        }
-    }
-    Ok(parameters)
-}
-
-fn expect_no_parameters(request: &HttpRequest) -> Result<(), Failure> {
-    match query(request)?.first() {
-        None => Ok(()),
-        Some((name, _)) => Err(unknown_parameter(name, "none")),
-    }
-}
-
-/// A text to filter by. No job has a control character there, and not every store can look for one.
-fn parse_text(name: &str, value: String) -> Result<String, Failure> {
-    match value.chars().any(char::is_control) {
-        false => Ok(value),
-        true => Err(malformed(format!(
-            "invalid value for parameter `{name}`: expected text without control characters"
-        ))),
-    }
-}
-
-fn unknown_parameter(name: &str, known: &str) -> Failure {
-    malformed(format!("unknown parameter `{}`: expected {known}", excerpt(name)))
 }
 
 async fn try_delete(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
@@ -373,37 +285,4 @@ fn synchronous(reply: StoredReply) -> HttpResponse {
         }
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_does_not_have_to_know_why_a_job_failed() {
-        assert_eq!(
-            parse_states("failed"),
-            Ok(vec![JobState::Failed, JobState::DeadLetter])
-        );
-        assert_eq!(parse_states("dead_letter"), Ok(vec![JobState::DeadLetter]));
-        assert_eq!(
-            parse_states("queued, running"),
-            Ok(vec![JobState::Queued, JobState::Running])
-        );
-        let failure = parse_states("queued,done").expect_err("there is no such state");
-        assert!(failure.message.contains("`done`"), "{}", failure.message);
-    }
-
-    #[test]
-    fn parameters_have_limits() {
-        assert_eq!(parse_wait("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(parse_wait("0.5"), Ok(Duration::from_millis(500)));
-        for value in ["301s", "-1", "long", ""] {
-            assert_eq!(parse_wait(value).expect_err(value).code, Code::Malformed);
-        }
-        assert_eq!(parse_limit("1000"), Ok(1000));
-        for value in ["0", "1001", "all"] {
-            assert_eq!(parse_limit(value).expect_err(value).code, Code::Malformed);
-        }
-    }
 }

@@ -9,6 +9,7 @@ mod executor;
 mod failures;
 pub(super) mod handlers;
 mod options;
+mod parameters;
 mod request;
 mod submission;
 
