@@ -143,7 +143,8 @@ fn items_done_grows_while_a_job_runs_and_starts_again_with_the_next_attempt() {
         {"do": "abort", "once": file("once"), "value": 5},
         {"do": "wait", "path": file("third"), "value": 6},
     ]);
-    let id = submit(&server, TEXT, &json!({ "inputs": items }));
+    // In this protocol, a request fails with any of its items.
+    let id = submit(&server, "/v1/models/m.text:predict", &json!({ "instances": items }));
     let items_done = |job: &Json| job["items_done"].as_u64().expect("a number");
     let wait_for_items = |before: u64, count: u64| {
         let mut last = before;
@@ -162,13 +163,16 @@ fn items_done_grows_while_a_job_runs_and_starts_again_with_the_next_attempt() {
     wait_for_items(0, 2);
     std::fs::write(file("first"), "open").expect("open the gate");
     wait_for_items(2, 4);
-    // The crash ends the only attempt.
-    std::fs::write(file("second"), "open").expect("open the gate");
+    // An item crashes the process of the model, so the only attempt has no outcome.
+    for gate in ["second", "third"] {
+        std::fs::write(file(gate), "open").expect("open the gate");
+    }
     let ended = wait(&server, &id);
     assert_eq!(
         (&ended["state"], &ended["can_retry"]),
         (&json!("failed"), &json!(true))
     );
+    std::fs::remove_file(file("third")).expect("close the gate");
     let retried = server
         .request("POST", &format!("/v1/jobs/{id}/retry"))
         .send()
