@@ -92,7 +92,8 @@ async fn headers_of_jobs_are_rejected_and_the_preference_for_one_is_ignored() {
         ("x-job-label", "a"),
         ("x-webhook-url", "https://example.com/"),
     ] {
-        let (status, text) = grpc::status(&infer(name, value).await.expect("an answer"));
+        let answer = infer(name, value).await.expect("an answer");
+        let (status, text) = grpc::status(&answer);
         assert_eq!(status, "3", "{text}");
         assert!(text.contains(name) && text.contains("over HTTP"), "{text}");
     }

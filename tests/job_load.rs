@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::harness::client::predict_path;
 use crate::harness::misbehave::echoes;
 use crate::harness::numbered_jobs::SetOnDrop;
+use crate::harness::resources::Resources;
 use crate::harness::{Client, Scenario, Server, plugins, rounds};
 
 /// Items in a batch, and what a batch takes, in milliseconds: mostly overhead, without using a CPU.
@@ -107,13 +108,14 @@ fn a_backlog_of_jobs_uses_the_free_capacity_and_leaves_online_requests_as_they_a
         }
     });
     let submitted = server.resident_bytes();
-    let is_over = AtomicBool::new(false);
+    let is_over = &AtomicBool::new(false);
     let (with, done, elapsed, peak) = thread::scope(|scope| {
-        let over = SetOnDrop(&is_over);
-        let memory = scope.spawn(|| {
+        let over = SetOnDrop(is_over);
+        let process = server.pid().as_raw_nonzero().get().unsigned_abs();
+        let memory = scope.spawn(move || {
             let mut peak = 0;
             while !is_over.load(Ordering::Relaxed) {
-                peak = peak.max(server.resident_bytes());
+                peak = peak.max(Resources::of(process).resident_bytes);
                 thread::park_timeout(Duration::from_millis(200));
             }
             peak

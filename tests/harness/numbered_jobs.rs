@@ -77,7 +77,10 @@ impl NumberedJobs {
         let accepted = self.0.lock().expect("no thread panicked").clone();
         let jobs: Vec<(usize, String)> = accepted.into_iter().collect();
         let repeated = thread::scope(|scope| {
-            let check = |part| scope.spawn(move || verify(&server.client(), part));
+            let check = |part| {
+                let client = server.client();
+                scope.spawn(move || verify(&client, part))
+            };
             let parts = jobs.chunks(jobs.len().div_ceil(READERS).max(1));
             let readers: Vec<_> = parts.map(check).collect();
             let counts = readers.into_iter().map(|reader| reader.join());
