@@ -1,8 +1,6 @@
 //! Decoding of images that clients send. The files can be damaged, oversized or malicious. Converting pixels to tensors is up to
 //! the plugins that use this library.
 
-#![forbid(unsafe_code)]
-
 mod jpeg;
 mod png;
 mod webp;
@@ -13,13 +11,13 @@ use std::io::Cursor;
 
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
-use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
 use plugin_sdk::{ItemError, contain};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::jpeg::{Jpeg, UnusualJpeg};
+use crate::webp::WebP;
 
 /// Media types of the formats that can be decoded.
 pub const MEDIA_TYPES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
@@ -110,17 +108,14 @@ pub fn decode(file: &[u8], decoding: &Decoding) -> Result<DynamicImage, ItemErro
         }
         Ok(ImageFormat::Jpeg) => decode_jpeg(file, decoding),
         Ok(ImageFormat::WebP) => {
-            webp::check(file).map_err(unreadable)?;
-            let decoder = WebPDecoder::new(source).map_err(unreadable)?;
-            let declared = decoder.dimensions();
-            if let Some((width, height)) = webp::lossy_size(file).filter(|found| *found != declared) {
-                return Err(unreadable(format_args!(
-                    "its header declares {}×{} pixels, but its image data has {width}×{height}",
-                    declared.0, declared.1
-                )));
+            let webp = WebP::open(file).map_err(unreadable)?;
+            check_still(webp.is_animated())?;
+            check_size(webp.size(), decoding.max_pixels)?;
+            let mut image = webp.decode().map_err(unreadable)?;
+            if decoding.orientation == Orientation::Apply {
+                image.apply_orientation(webp.orientation());
             }
-            check_still(decoder.has_animation())?;
-            read(decoder, decoding)
+            Ok(image)
         }
         _ => Err(ItemError::invalid(
             "image is in an unknown format, expected PNG, JPEG or WebP",
