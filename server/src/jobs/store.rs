@@ -155,6 +155,8 @@ pub struct JobFilter {
     pub model: Option<String>,
     /// Only jobs with this label.
     pub label: Option<String>,
+    /// Only these jobs.
+    pub ids: Option<Vec<JobId>>,
 }
 
 /// A part of a list of jobs.

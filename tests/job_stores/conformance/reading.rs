@@ -105,6 +105,20 @@ pub(in crate::job_stores) async fn lists_are_filtered_and_divided_into_pages(ope
     let both = states(&[JobState::Cancelled, JobState::Queued]);
     assert_eq!(list(both, Some(5), 2).await, (vec![4, 3], Some(3)));
 
+    let these = JobFilter {
+        ids: Some([1, 4, 6].map(|position| ids[position]).to_vec()),
+        ..all.clone()
+    };
+    assert_eq!(list(these.clone(), None, 9).await, (vec![6, 4, 1], None));
+    let owner = Viewer::Owner(Owner::new("other"));
+    let of_others = opened.store.list(&these, &owner, None, 9).await;
+    assert_eq!(of_others.expect("the store works").jobs, []);
+    let none = JobFilter {
+        ids: Some(Vec::new()),
+        ..all.clone()
+    };
+    assert_eq!(list(none, None, 9).await.0, [0; 0]);
+
     // A page continues after a job that was removed in the meantime.
     opened
         .store

@@ -81,6 +81,10 @@ impl Statements<'_> {
             let names: Vec<&'static str> = filter.states.iter().map(|state| state.name()).collect();
             require("state = ANY(?)", Box::new(names));
         }
+        if let Some(ids) = &filter.ids {
+            let ids: Vec<uuid::Uuid> = ids.iter().map(JobId::uuid).collect();
+            require("id = ANY(?)", Box::new(ids));
+        }
         if let Some(cursor) = cursor {
             require("id < ?", Box::new(cursor.uuid()));
         }

@@ -69,6 +69,11 @@ impl Reading<'_> {
                     .map(|state| Value::Text(state.name().to_owned())),
             );
         }
+        if let Some(ids) = &filter.ids {
+            let marks = vec!["?"; ids.len()].join(", ");
+            conditions.push(format!("id IN ({marks})"));
+            values.extend(ids.iter().map(|id| Value::Blob(id.as_bytes().to_vec())));
+        }
         if let Some(cursor) = cursor {
             conditions.push("id < ?".to_owned());
             values.push(Value::Blob(cursor.as_bytes().to_vec()));
