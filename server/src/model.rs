@@ -65,6 +65,11 @@ pub trait Model: Send + Sync {
         Health::Ready
     }
 
+    /// The worker processes of the model, by their number. Empty if it runs in threads of this process. Waits for nothing.
+    fn worker_processes(&self) -> Vec<WorkerProcess> {
+        Vec::new()
+    }
+
     /// Kills whatever runs a batch, because the outcomes are no longer needed. A model that cannot do this finishes the batch.
     fn stop_running(&self) {}
 }
@@ -113,6 +118,30 @@ pub enum Health {
         /// What happened.
         reason: String,
     },
+}
+
+/// A worker process of a model: the one that has this number now, and those that it replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerProcess {
+    /// What it does now.
+    pub phase: WorkerPhase,
+    /// Its id, unless it is being started.
+    pub process_id: Option<u32>,
+    /// Time for which batches ran in it.
+    pub busy: Duration,
+    /// How often it was lost and replaced.
+    pub restarts: u64,
+}
+
+/// What a worker process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerPhase {
+    /// It waits for a batch.
+    Waiting,
+    /// It runs a batch.
+    Busy,
+    /// It is being started, or was lost and waits to be started again.
+    Restarting,
 }
 
 impl BatchError {

@@ -55,7 +55,7 @@ use crate::clock;
 use crate::error::{ItemError, Rejection};
 use crate::explanation::{Limits, Sample};
 use crate::metrics::{Metrics, TaskMetrics};
-use crate::model::{Health, Model};
+use crate::model::{Health, Model, WorkerProcess};
 use admission::Queue;
 use crew::{Crew, Panics};
 use load::{LoadMeter, Measured};
@@ -360,6 +360,11 @@ impl Engine {
     /// Total time that each worker has spent in batches, up to now.
     pub fn busy_by_worker(&self) -> Vec<Duration> {
         self.running.busy_by_worker().collect()
+    }
+
+    /// The worker processes of the model, by their number. Empty if it runs in threads of this process.
+    pub fn worker_processes(&self) -> Vec<WorkerProcess> {
+        self.model.worker_processes()
     }
 
     /// The limits of the model, for explanations. `rules` are those of its tasks.

@@ -21,7 +21,7 @@ use super::{ModelFiles, StartError, WarmUp};
 use crate::config::{OnCrash, ProcessSettings};
 use crate::error::ItemError;
 use crate::metrics::WorkerMetrics;
-use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
+use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem, WorkerProcess};
 use crate::resources::Resources;
 use crate::values::ItemInput;
 
@@ -235,6 +235,10 @@ impl Model for IsolatedModel {
 
     fn health(&self) -> Health {
         self.pool.health()
+    }
+
+    fn worker_processes(&self) -> Vec<WorkerProcess> {
+        self.pool.processes()
     }
 
     fn stop_running(&self) {

@@ -44,6 +44,7 @@ mod messages;
 mod pool;
 mod process;
 mod process_memory;
+mod published_processes;
 mod remote;
 mod setup;
 #[allow(

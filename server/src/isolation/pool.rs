@@ -15,10 +15,11 @@ use plugin_abi::manifest::{ModelManifest, TaskManifest};
 
 use super::backoff::{RestartBackoff, RestartDelays};
 use super::process::{Process, ProcessExit};
+use super::published_processes::PublishedProcess;
 use super::remote::RemoteModel;
 use crate::clock;
 use crate::metrics::WorkerMetrics;
-use crate::model::{BatchItem, Health};
+use crate::model::{BatchItem, Health, WorkerPhase, WorkerProcess};
 
 /// The child processes of one model.
 pub(super) struct Pool {
@@ -29,6 +30,8 @@ pub(super) struct Pool {
     /// As of the last change of `state`. The event loop reads it for every request, and must not wait for the lock, which
     /// threads of lower priority hold.
     health: ArcSwap<Health>,
+    /// What each slot does, for the same reason.
+    published: Box<[Arc<PublishedProcess>]>,
 }
 
 /// The locked state, whose health is published when it is unlocked.
@@ -72,7 +75,9 @@ struct State {
 }
 
 struct Slot {
+    /// Changed by [`Slot::set_phase`].
     phase: Phase,
+    published: Arc<PublishedProcess>,
     backoff: RestartBackoff,
     /// How its last process exited.
     last_exit: Option<String>,
@@ -90,6 +95,18 @@ enum Phase {
 }
 
 impl Slot {
+    fn set_phase(&mut self, phase: Phase) {
+        match &phase {
+            Phase::Starting(_) | Phase::Down => self.published.set_phase(WorkerPhase::Restarting),
+            Phase::Free(model) => {
+                self.published.set_process_id(model.process_id());
+                self.published.set_phase(WorkerPhase::Waiting);
+            }
+            Phase::Busy(..) => self.published.set_phase(WorkerPhase::Busy),
+        }
+        self.phase = phase;
+    }
+
     fn model(&self) -> Option<&Arc<RemoteModel>> {
         match &self.phase {
             Phase::Free(model) | Phase::Busy(model, _) => Some(model),
@@ -104,8 +121,12 @@ impl Slot {
 
 impl Pool {
     pub(super) fn new(children: usize, delays: RestartDelays, metrics: Arc<WorkerMetrics>) -> Self {
-        let slot = || Slot {
+        let published: Box<[_]> = (0..children)
+            .map(|_| Arc::new(PublishedProcess::new(clock::now())))
+            .collect();
+        let slot = |published: &Arc<PublishedProcess>| Slot {
             phase: Phase::Starting(None),
+            published: published.clone(),
             backoff: RestartBackoff::new(delays),
             last_exit: None,
         };
@@ -113,7 +134,7 @@ impl Pool {
             metrics,
             manifest: OnceLock::new(),
             state: Mutex::new(State {
-                slots: std::iter::repeat_with(slot).take(children).collect(),
+                slots: published.iter().map(slot).collect(),
                 reserved: vec![false; children],
                 stopping: false,
                 batch_size: 1.0,
@@ -121,7 +142,14 @@ impl Pool {
             }),
             changed: Condvar::new(),
             health: ArcSwap::from_pointee(Health::Ready),
+            published,
         }
+    }
+
+    /// What each process does. Does not wait for the lock.
+    pub(super) fn processes(&self) -> Vec<WorkerProcess> {
+        let now = clock::now();
+        self.published.iter().map(|process| process.read(now)).collect()
     }
 
     fn lock(&self) -> Locked<'_> {
@@ -162,7 +190,7 @@ impl Pool {
         if state.stopping {
             process.kill();
         }
-        state.slots[slot].phase = Phase::Starting(Some(process));
+        state.slots[slot].set_phase(Phase::Starting(Some(process)));
     }
 
     /// Makes a process available for batches, unless the pool is shutting down.
@@ -173,7 +201,7 @@ impl Pool {
         }
         let slot = &mut state.slots[slot];
         slot.backoff.serving(clock::now());
-        slot.phase = Phase::Free(model);
+        slot.set_phase(Phase::Free(model));
         self.metrics.processes.inc();
         self.report_crash_loops(&mut state);
         drop(state);
@@ -188,9 +216,9 @@ impl Pool {
     }
 
     /// Records that a process exited or could not be started. Returns the delay before the next start.
-    pub(super) fn mark_down(&self, slot: usize, exit: &ProcessExit) -> Duration {
+    pub(super) fn mark_down(&self, index: usize, exit: &ProcessExit) -> Duration {
         let mut state = self.lock();
-        let slot = &mut state.slots[slot];
+        let slot = &mut state.slots[index];
         self.take_down(slot);
         slot.last_exit = Some(
             exit.public_description
@@ -201,6 +229,7 @@ impl Pool {
         let delay = slot.backoff.exited(clock::now(), fastrand::f64());
         if !state.stopping {
             self.metrics.count_restart(exit.reason);
+            self.published[index].count_restart();
         }
         self.report_crash_loops(&mut state);
         drop(state);
@@ -213,7 +242,7 @@ impl Pool {
         if slot.model().is_some() {
             self.metrics.processes.dec();
         }
-        slot.phase = Phase::Down;
+        slot.set_phase(Phase::Down);
     }
 
     /// Updates the metric of crash loops. It is shared with other generations of the model.
@@ -300,7 +329,7 @@ impl Pool {
             });
         // The first one, if several have prepared the same number.
         let (slot, model) = free.rev().max_by_key(|(_, model)| model.count_prepared(items))?;
-        state.slots[slot].phase = Phase::Busy(model.clone(), clock::now());
+        state.slots[slot].set_phase(Phase::Busy(model.clone(), clock::now()));
         state.batch_size = (items.len() as f64).max(state.batch_size * 0.9);
         Some(model)
     }
@@ -309,7 +338,7 @@ impl Pool {
     pub(super) fn release(&self, model: &Arc<RemoteModel>) {
         let mut state = self.lock();
         if let Some(slot) = state.slot_of(model) {
-            slot.phase = Phase::Free(model.clone());
+            slot.set_phase(Phase::Free(model.clone()));
             slot.backoff.batch_completed();
         }
         drop(state);
