@@ -102,6 +102,8 @@ fn health_metrics_documentation_and_the_files_of_pages_require_no_key_in_any_spe
         "/ui/models/m0",
         "/ui/events",
         "/ui/history/m0",
+        "/ui/jobs",
+        "/ui/jobs/events",
         "/ui/nothing",
         "/nothing",
         "/%76%31/models",

@@ -88,4 +88,8 @@ mod tls;
 mod tls_reload;
 mod traces;
 mod ui;
+mod ui_changes;
+mod ui_cost;
+mod ui_jobs;
+mod ui_pictures;
 mod upgrades;

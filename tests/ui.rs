@@ -2,59 +2,21 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use crate::harness::browser::{Browser, PATIENCE};
 use crate::harness::eventually::eventually_within;
 use crate::harness::http2::Http2;
 use crate::harness::load::Load;
 use crate::harness::plugins::repository;
-use crate::harness::{Scenario, Server, Signal, plugins};
+use crate::harness::visit::Visit;
+use crate::harness::{Scenario, Server, Signal};
 
 const ADMIN_KEY: &str = "the-key-of-the-admin";
 const WORDS: &str = "[[models]]\nname = \"words\"\nplugin = \"template\"\n";
-
-/// Opens a page of a server, and checks at the end that it has loaded nothing from elsewhere and logged no problem.
-struct Visit<'a> {
-    browser: &'a Browser,
-    origin: String,
-}
-
-impl<'a> Visit<'a> {
-    fn to(browser: &'a Browser, server: &Server, path: &str) -> Self {
-        let origin = format!("http://{}", server.address());
-        browser.open(&format!("{origin}{path}"));
-        Self { browser, origin }
-    }
-
-    fn finish(self) {
-        assert_eq!(self.browser.origins(), json!(self.origin));
-        assert_eq!(self.browser.problems(), [""; 0]);
-    }
-}
-
-/// Waits until the page receives events.
-fn goes_live(browser: &Browser) {
-    browser.becomes(
-        "a page that is live",
-        "return document.querySelector('#connection')?.textContent === 'live'",
-    );
-}
-
-/// Waits until the element of this id has a text for which `accepts` is true.
-fn shows(browser: &Browser, id: &str, accepts: impl Fn(&str) -> bool) -> String {
-    let script = format!("return document.getElementById({})?.innerText ?? null", json!(id));
-    eventually_within(PATIENCE, &format!("an expected text in {id}"), || {
-        match browser.run(&script) {
-            Json::String(text) if accepts(&text) => Ok(text),
-            other => Err((other, browser.run("return document.body.innerText"))),
-        }
-    })
-}
 
 /// Sends the form, and waits for its answers.
 fn send(browser: &Browser) -> String {
@@ -85,16 +47,12 @@ fn the_overview_follows_the_load() {
         finding.contains("problem") && finding.contains("the model could not be loaded"),
         "{finding}"
     );
-    goes_live(&browser);
+    browser.goes_live();
     let path = "/v1/models/words/tasks/echo/predict";
     let load = Load::start(2, server.address(), path, "{\"input\":\"a\"}");
-    shows(&browser, "1r", |text| {
-        text.parse().is_ok_and(|rate: f64| rate > 1.0)
-    });
-    shows(&browser, "1m", |text| {
-        text.ends_with("ms") || text.ends_with("µs")
-    });
-    shows(&browser, "t-requests", |text| text != "0");
+    browser.shows("1r", |text| text.parse().is_ok_and(|rate: f64| rate > 1.0));
+    browser.shows("1m", |text| text.ends_with("ms") || text.ends_with("µs"));
+    browser.shows("t-requests", |text| text != "0");
     assert_eq!(load.stop(), [""; 0]);
     assert_eq!(browser.text("#\\31 s"), "ready");
     visit.finish();
@@ -137,8 +95,8 @@ fn the_page_of_a_model_draws_its_last_minutes() {
         .post("/v1/models/words/tasks/stats/predict", &failed)
         .expect(422);
     let visit = Visit::to(&browser, &server, "/ui/models/words?task=echo");
-    goes_live(&browser);
-    shows(&browser, "f-requests", |text| {
+    browser.goes_live();
+    browser.shows("f-requests", |text| {
         text.parse().is_ok_and(|rate: f64| rate > 1.0)
     });
     for chart in ["p50", "p99", "rate", "queue", "sizes", "reasons"] {
@@ -152,11 +110,11 @@ fn the_page_of_a_model_draws_its_last_minutes() {
         "stages in the description of a chart",
         "return / inference [0-9.]+ (µs|ms)/.test(document.getElementById('chart-p50').getAttribute('aria-label'))",
     );
-    shows(&browser, "e0", |text| {
+    browser.shows("e0", |text| {
         text.contains("A batch takes") || text.contains("Larger batches")
     });
     assert_eq!(load.stop(), [""; 0]);
-    browser.open(&format!("{}/ui/models/words?task=stats", visit.origin));
+    visit.open("/ui/models/words?task=stats");
     let row = browser.text("#q0");
     assert!(row.contains("422") && row.contains("native, 1 item"), "{row}");
     visit.finish();
@@ -172,7 +130,7 @@ fn text_and_json_can_be_tried_out() {
     let answers = send(&browser);
     assert!(answers.contains("Grüße 🦀"), "{answers}");
 
-    browser.open(&format!("{}/ui/models/words?task=stats", visit.origin));
+    visit.open("/ui/models/words?task=stats");
     browser.click("#try .row button[type=button]");
     let type_into_last = |text: &str| {
         browser.run(&format!(
@@ -205,6 +163,25 @@ fn text_and_json_can_be_tried_out() {
         failure.contains("invalid_input") && failure.contains("no words to count"),
         "{failure}"
     );
+
+    // Many requests at the same time.
+    type_into_last("{\"text\": \"one two three\"}");
+    browser.run("document.getElementById('try-count').value = 20");
+    browser.click("#try button.primary");
+    browser.becomes(
+        "twenty replies",
+        "return /^20 requests answered; median [0-9.]+ ms, slowest [0-9.]+ ms$/.test( \
+         document.querySelector('#try [role=status].muted').textContent)",
+    );
+    browser.run("document.getElementById('try-count').value = 1000");
+    browser.click("#try button.primary");
+    browser.becomes(
+        "an invalid number of requests",
+        "return document.querySelector('#try [role=status].bad')?.textContent \
+         === 'number of requests: expected an integer from 1 to 100'",
+    );
+    browser.run("document.getElementById('try-count').value = 1");
+    type_into_last("{\"text\": \"\"}");
 
     // The call as a program.
     browser.click("#try summary");
@@ -265,7 +242,7 @@ fn images_tensors_and_embeddings_can_be_tried_out() {
         "return !document.querySelector('#answers .picture') && !!document.querySelector('#answers .bars dt')",
     );
     // Embeddings of two images.
-    browser.open(&format!("{}/ui/models/digits?task=embed", visit.origin));
+    visit.open("/ui/models/digits?task=embed");
     browser.appears("#try .drop img");
     browser.click("#try .panel > .row > button[type=button]");
     browser.click("#try button.primary");
@@ -282,7 +259,7 @@ fn a_reload_renders_an_open_page_again_and_keeps_unsent_input() {
     let Some(browser) = Browser::start() else { return };
     let server = Scenario::new(WORDS).start();
     let visit = Visit::to(&browser, &server, "/ui/models/words?task=echo");
-    goes_live(&browser);
+    browser.goes_live();
     browser.appears("#try textarea");
     browser.run("document.querySelector('#try textarea').value = 'unsent'; window.isSamePage = true;");
     let before = server.generation("words");
@@ -292,15 +269,13 @@ fn a_reload_renders_an_open_page_again_and_keeps_unsent_input() {
     assert!(server.reload());
     let after = server.generation("words");
     assert!(after > before);
-    shows(&browser, "generation", |text| {
-        text.starts_with(&format!("{after} "))
-    });
+    browser.shows("generation", |text| text.starts_with(&format!("{after} ")));
     assert!(browser.text(".head").contains("Counts words."));
     assert_eq!(
         browser.run("return [window.isSamePage, document.querySelector('#try textarea').value]"),
         json!([true, "unsent"])
     );
-    goes_live(&browser);
+    browser.goes_live();
     browser.becomes(
         "one second of the new generation",
         "return document.querySelectorAll('#chart-rate canvas').length === 1",
@@ -308,7 +283,7 @@ fn a_reload_renders_an_open_page_again_and_keeps_unsent_input() {
     // A reload that fails is shown while the model keeps serving.
     server.write_config(&format!("{WORDS}[models.settings]\nshortest_word = 101\n"));
     assert!(!server.reload());
-    shows(&browser, "reload-error", |text| !text.is_empty());
+    browser.shows("reload-error", |text| !text.is_empty());
     assert!(browser.text(".findings").contains("the last reload failed"));
     visit.finish();
 }
@@ -332,18 +307,10 @@ fn a_key_is_asked_for_and_decides_what_is_shown() {
     let server = scenario.start();
     let origin = format!("http://{}", server.address());
     browser.open(&format!("{origin}/"));
-    let sign_in = |key: &str| {
-        browser.appears("input[type=password]");
-        browser.run(&format!(
-            "document.querySelector('input[type=password]').value = {}",
-            json!(key)
-        ));
-        browser.click("button.primary");
-    };
-    sign_in("another-key");
+    browser.sign_in("another-key");
     assert_eq!(browser.text("[role=alert]"), "invalid API key");
-    sign_in("infkey_of_search");
-    goes_live(&browser);
+    browser.sign_in("infkey_of_search");
+    browser.goes_live();
     assert_eq!(browser.text(".user"), "search");
     let listed = "return [...document.querySelectorAll('table.models th a')].map(a => a.innerText).join()";
     assert_eq!(browser.run(listed), json!("words"));
@@ -369,14 +336,23 @@ fn a_key_is_asked_for_and_decides_what_is_shown() {
     // Removing the key ends the session, and the page asks for another one.
     std::fs::write(&file, "").expect("the file can be written");
     assert!(server.reload());
-    browser.appears("input[type=password]");
-    sign_in(ADMIN_KEY);
-    goes_live(&browser);
+    assert_eq!(
+        browser.text("[role=alert]#problem"),
+        "The session has ended. Sign in again."
+    );
+    browser.sign_in(ADMIN_KEY);
+    browser.goes_live();
+    assert_eq!(
+        browser.run("return location.pathname"),
+        json!("/ui/models/words"),
+        "signing in leads back to the page"
+    );
+    browser.open(&format!("{origin}/ui/"));
     assert_eq!(browser.run(listed), json!("other,words"));
     browser.open(&format!("{origin}/ui/models/words"));
     let before = server.generation("words");
     browser.click("#reload");
-    shows(&browser, "reload-result", |text| text == "Reloaded.");
+    browser.shows("reload-result", |text| text == "Reloaded.");
     assert!(server.generation("words") >= before);
     browser.click(".session button");
     browser.appears("input[type=password]");
@@ -459,69 +435,4 @@ fn streams_end_at_shutdown_over_both_versions_of_http() {
     let _ = stream.read_to_end(&mut rest);
     assert!(String::from_utf8_lossy(&rest).ends_with("0\r\n\r\n"));
     assert!(server.wait_for_exit().success());
-}
-
-/// The pages of which pictures are in the README, with the width of the window.
-const PICTURES: [(&str, &str, u32, u32); 2] = [
-    ("overview", "/ui/", 1180, 800),
-    ("model", "/ui/models/digits?task=classify", 1180, 1000),
-];
-
-/// Maximum size of a picture in bytes.
-const MAX_PICTURE: usize = 150_000;
-
-/// Takes pictures of the example models under load. With `INFERENCE_SCREENSHOTS=1`, it replaces those of the repository.
-#[test]
-fn pictures_of_the_page_are_small() {
-    let Some(browser) = Browser::start() else { return };
-    plugins::library("onnx");
-    let server = Scenario::of_the_repository().start();
-    let image = std::fs::read(repository().join("config/digits/samples/digit-7-8x8.png")).expect("a file");
-    let digits = json!({"input": {"b64": STANDARD.encode(image), "media_type": "image/png"}}).to_string();
-    let loads = [
-        Load::start(
-            3,
-            server.address(),
-            "/v1/models/digits/tasks/classify/predict",
-            &digits,
-        ),
-        Load::start(
-            1,
-            server.address(),
-            "/v1/models/text/tasks/echo/predict",
-            "{\"input\":\"to be\"}",
-        ),
-    ];
-    let is_kept = std::env::var("INFERENCE_SCREENSHOTS").is_ok_and(|value| value == "1");
-    for (name, path, width, height) in PICTURES {
-        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
-        browser.devtools("Emulation.setDeviceMetricsOverride", &size);
-        let visit = Visit::to(&browser, &server, path);
-        goes_live(&browser);
-        browser.becomes(
-            "figures of the last ten seconds",
-            "const e = document.getElementById('t-requests') ?? document.getElementById('f-requests'); \
-             return e.innerText !== '0'",
-        );
-        let picture = browser.devtools("Page.captureScreenshot", &json!({"format": "png"}));
-        let picture = STANDARD
-            .decode(picture["data"].as_str().unwrap_or_default())
-            .expect("a picture");
-        assert!(picture.starts_with(b"\x89PNG"), "{name} is no picture");
-        assert!(picture.len() < MAX_PICTURE, "{name} has {} bytes", picture.len());
-        if is_kept {
-            write_picture(name, &picture);
-        }
-        visit.finish();
-    }
-    for load in loads {
-        assert_eq!(load.stop(), [""; 0]);
-    }
-}
-
-fn write_picture(name: &str, picture: &[u8]) {
-    let directory = repository().join("server/assets/screenshots");
-    std::fs::create_dir_all(&directory).expect("the directory can be created");
-    let file = directory.join(Path::new(name).with_extension("png"));
-    std::fs::write(file, picture).expect("the picture can be written");
 }

@@ -270,6 +270,10 @@ routes! {
     UI = Route::ui(Access::Open, &["/ui/"]);
     /// A model on the page for operators, or a form that asks for a key.
     UI_MODEL = Route::ui(Access::Open, &["/ui/models/{model}"]);
+    /// The jobs on the page for operators, or a form that asks for a key; cancels and retries them.
+    UI_JOBS = Route::ui(Access::Open, &["/ui/jobs"]);
+    /// The changes of the jobs on a page that is open, as a stream of events.
+    UI_JOB_EVENTS = Route { is_compressible: false, ..Route::ui(Access::Client, &["/ui/jobs/events"]) };
     /// The files of the page for operators.
     UI_FILE = Route::ui(Access::Open, &["/ui/static/{file}"]);
     /// Opens a session with a key.
@@ -471,6 +475,7 @@ mod tests {
             "/ui/",
             "/ui/login",
             "/ui/models/m",
+            "/ui/jobs",
             "/ui/static/app.js",
             "/v2/health/live",
             "/v2/health/ready",
@@ -498,6 +503,8 @@ mod tests {
             "/v2/health/live/x",
             "/ui/events",
             "/ui/history/m",
+            "/ui/jobs/events",
+            "/ui/jobs/x",
             "/ui/x",
             "/ui/models/m/x",
             "/v1/models",

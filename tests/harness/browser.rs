@@ -118,8 +118,8 @@ impl Browser {
         )
     }
 
-    /// What the browser has logged since the last call: errors of scripts, and violations of the content security policy. Not requests
-    /// that were answered with an error.
+    /// What the browser has logged since the last call: errors of scripts, and violations of the content security policy. Not
+    /// requests that were answered with an error.
     pub(crate) fn problems(&self) -> Vec<String> {
         let entries = self.command("/se/log", &json!({"type": "browser"}));
         let entries = entries
@@ -150,6 +150,22 @@ impl Browser {
     /// Runs a script and returns its result.
     pub(crate) fn run(&self, script: &str) -> Json {
         self.command("/execute/sync", &json!({"script": script, "args": []}))
+    }
+
+    /// Runs the body of an asynchronous function and returns its result.
+    pub(crate) fn run_async(&self, script: &str) -> Json {
+        let script = format!(
+            "const done = arguments[0]; (async () => {{ {script} }})().then(done, error => done(`failed: ${{error}}`));"
+        );
+        self.command("/execute/async", &json!({"script": script, "args": []}))
+    }
+
+    /// Presses a key, as the WebDriver protocol encodes it, in the element that has the focus.
+    pub(crate) fn press(&self, key: &str) {
+        let keys = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+        let actions = json!({"actions": [{"type": "key", "id": "keyboard", "actions": keys}]});
+        let value = self.command("/actions", &actions);
+        assert!(value.is_null(), "the key cannot be pressed: {value}");
     }
 
     /// Waits for the first element that matches the selector, and clicks it.

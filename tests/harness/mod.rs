@@ -32,6 +32,7 @@ pub(crate) mod small_disk;
 pub(crate) mod tls;
 pub(crate) mod tools;
 pub(crate) mod vectors;
+pub(crate) mod visit;
 
 pub(crate) use client::{Client, Pending, Reply};
 pub(crate) use effort::{rounds, seed};

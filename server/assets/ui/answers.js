@@ -1,4 +1,5 @@
-// Shows answers in a fitting form: labels with bars, vectors as a matrix of similarities, images, boxes on an image, text, or JSON.
+// Shows answers in a fitting form: labels with bars, vectors as a matrix of similarities, images, boxes on an image, text, or
+// JSON.
 
 import { element, shape } from "./element.js";
 

@@ -4,10 +4,17 @@ import { Charts } from "./charts.js";
 import { buildForm } from "./try.js";
 
 const RETRY_MILLIS = 5000;
+// A connection that is back before is not worth a message.
+const OFFLINE_MILLIS = 4000;
+const BACK_MILLIS = 20000;
 
 let source = null;
 let charts = null;
 let refreshing = false;
+// When the last event arrived, and the timer of the message about the connection.
+let lastEvent = Date.now();
+let offlineSince = null;
+let bannerTimer = 0;
 
 const main = () => document.getElementById("main");
 
@@ -19,7 +26,43 @@ function show(text, isLive) {
   if (status.textContent !== text) status.textContent = text;
 }
 
+const clock = (millis) => new Date(millis).toLocaleTimeString([], { hourCycle: "h23" });
+
+function banner(text, isFine) {
+  const place = document.getElementById("offline");
+  if (!place) return;
+  place.hidden = !text;
+  place.classList.toggle("back", isFine);
+  place.textContent = text;
+}
+
+// Says since when the figures are old, unless the connection is back soon.
+function disconnected() {
+  if (offlineSince !== null) return;
+  offlineSince = lastEvent;
+  clearTimeout(bannerTimer);
+  bannerTimer = setTimeout(() => {
+    banner(`No connection to the server since ${clock(offlineSince)}. The figures are from then. Reconnecting …`, false);
+    document.body.classList.add("offline");
+  }, OFFLINE_MILLIS);
+}
+
+function connected() {
+  show("live", true);
+  if (offlineSince === null) return;
+  clearTimeout(bannerTimer);
+  if (document.body.classList.contains("offline")) {
+    document.body.classList.remove("offline");
+    banner(`Reconnected at ${clock(Date.now())}, after no connection since ${clock(offlineSince)}.`, true);
+    bannerTimer = setTimeout(() => banner("", false), BACK_MILLIS);
+  }
+  offlineSince = null;
+  // The seconds that were missed.
+  charts?.load();
+}
+
 function apply(event) {
+  lastEvent = Date.now();
   for (const [id, html] of Object.entries(event.c ?? {})) {
     const element = document.getElementById(id);
     // The server has escaped everything in it.
@@ -48,41 +91,73 @@ function connect() {
   if (!url) return;
   const current = new EventSource(url);
   source = current;
-  current.onopen = () => show("live", true);
+  current.onopen = connected;
   current.onmessage = (message) => apply(JSON.parse(message.data));
   current.onerror = () => {
     show("reconnecting", false);
+    disconnected();
     // The browser connects again by itself, unless the server has rejected the stream.
     if (current.readyState === EventSource.CLOSED) setTimeout(refresh, RETRY_MILLIS);
   };
 }
 
-// Loads the page again and replaces its content, except for the form, which may have unsent input.
+// Loads the page again.
 async function refresh() {
   if (refreshing) return;
   refreshing = true;
   source?.close();
   try {
-    const response = await fetch(location.href, { cache: "no-store" });
-    if (response.status === 401) return location.reload();
-    if (response.status === 403 || response.status === 404) {
-      return location.assign(document.querySelector(".brand").href);
-    }
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const fresh = page.getElementById("main");
-    if (!response.ok || !fresh) throw new Error(`status ${response.status}`);
-    const focused = document.activeElement;
-    const form = document.getElementById("try");
-    const place = fresh.querySelector("#try");
-    if (form && place && form.dataset.task === place.dataset.task) place.replaceWith(form);
-    main().replaceWith(fresh);
-    if (focused?.isConnected) focused.focus({ preventScroll: true });
-    start();
+    await replace(await fetch(location.href, { cache: "no-store" }));
   } catch {
     show("not reachable", false);
+    disconnected();
     setTimeout(refresh, RETRY_MILLIS);
   } finally {
     refreshing = false;
+  }
+}
+
+// Replaces the content of the page by that of a reply, except for the form, which may have unsent input. The reply can also say
+// that the page no longer exists.
+async function replace(response) {
+  if (response.status === 401) return location.reload();
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const fresh = page.getElementById("main");
+  if (response.status >= 500 || !fresh) throw new Error(`status ${response.status}`);
+  const focused = document.activeElement;
+  const form = document.getElementById("try");
+  const place = fresh.querySelector("#try");
+  if (form && place && form.dataset.task === place.dataset.task) place.replaceWith(form);
+  main().replaceWith(fresh);
+  document.title = page.title;
+  const again = focused?.isConnected ? focused : focused?.id && document.getElementById(focused.id);
+  if (again) again.focus({ preventScroll: true });
+  start();
+}
+
+// Cancels or retries a job, and shows the list as it is afterwards.
+async function changeJob(event) {
+  event.preventDefault();
+  const { form, name, value } = event.submitter;
+  event.submitter.disabled = true;
+  const say = (text, isError) => {
+    const notice = document.getElementById("notice");
+    notice.classList.toggle("bad", isError);
+    notice.textContent = text;
+    notice.focus({ preventScroll: true });
+  };
+  try {
+    const response = await fetch(form.action, { method: "POST", body: new URLSearchParams({ [name]: value }) });
+    const hasFailed = !response.ok;
+    source?.close();
+    await replace(response);
+    const notice = document.getElementById("notice");
+    if (hasFailed) notice?.focus({ preventScroll: true });
+    else say(name === "cancel" ? `Cancelled job ${value}.` : `Job ${value} is queued again.`, false);
+  } catch (error) {
+    say(`The job was not changed: ${error.message}`, true);
+    event.submitter.disabled = false;
+    connect();
   }
 }
 
@@ -119,7 +194,10 @@ function start() {
   if (form && !form.firstChild) buildForm(form);
   const button = document.getElementById("reload");
   if (button) button.onclick = () => reloadModel(button);
-  connect();
+  const jobs = document.getElementById("change");
+  if (jobs) jobs.onsubmit = changeJob;
+  if (main().dataset.events) connect();
+  else show("not available", false);
 }
 
 start();

@@ -6,7 +6,7 @@ const STAGE_COLORS = ["--total", "--s0", "--s1", "--s2", "--s3"];
 const HEIGHT = 170;
 
 // The places of the parts of a point, as the server writes it.
-const AT = { time: 0, requests: 1, errors: 2, queued: 3, percentiles: 4, sizes: 5, reasons: 6, busy: 7, processes: 8, restarts: 9 };
+const AT = { time: 0, requests: 1, errors: 2, queued: 3, percentiles: 4, sizes: 5, reasons: 6, workers: 7, processes: 8, restarts: 9 };
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -64,10 +64,12 @@ export class Charts {
       if (this.destroyed) return;
       this.reasons = history.reasons;
       this.sizes = history.sizes;
+      const first = history.points[0]?.[AT.time] ?? Infinity;
       const last = history.points.at(-1)?.[AT.time] ?? 0;
-      // Seconds that have arrived meanwhile.
-      const newer = this.points.filter((point) => point[AT.time] > last);
-      this.points = [...history.points, ...newer].slice(-SECONDS);
+      // Seconds that have arrived meanwhile, and those before a restart of the server.
+      const older = this.points.filter((point) => point[AT.time] < first);
+      const newer = this.points.filter((point) => point[AT.time] > last && point[AT.time] > first);
+      this.points = [...older, ...history.points, ...newer].slice(-SECONDS);
       this.rebuild();
     } catch {
       // The stream still brings the seconds from now on.
@@ -241,15 +243,15 @@ export class Charts {
     this.drawWorkers();
   }
 
-  // A row for each worker: the darker, the busier. Below, when worker processes were lost or missing.
+  // A row for each worker: the darker, the busier, and red while its process is being replaced.
   drawWorkers() {
     const canvas = document.getElementById("chart-workers");
     const last = this.points.at(-1);
     if (!canvas) return;
-    const workers = last ? last[AT.busy].length : 1;
-    const hasProcesses = last?.[AT.processes] != null;
+    const workers = last ? last[AT.workers].length : 1;
+    const kind = last?.[AT.processes] == null ? "thread" : "process";
     const [row, gap, left, bottom] = [16, 3, 64, 18];
-    const height = workers * (row + gap) + (hasProcesses ? row + gap : 0) + bottom;
+    const height = workers * (row + gap) + bottom;
     const width = canvas.clientWidth;
     const ratio = window.devicePixelRatio || 1;
     canvas.style.height = `${height}px`;
@@ -268,24 +270,20 @@ export class Charts {
       context.fillStyle = style;
       context.fillRect(x(time - 1), y, Math.max(step, 1) + 0.3, row);
     };
-    const [busy, muted, inset, problem, warning] = ["--accent", "--muted", "--inset", "--problem", "--warning"].map(color);
-    for (let worker = 0; worker < workers + (hasProcesses ? 1 : 0); worker += 1) {
+    const [busy, muted, inset, problem] = ["--accent", "--muted", "--inset", "--problem"].map(color);
+    for (let worker = 0; worker < workers; worker += 1) {
       context.globalAlpha = 1;
       context.fillStyle = inset;
       context.fillRect(left, worker * (row + gap), width - left, row);
       context.fillStyle = muted;
-      context.fillText(worker < workers ? `worker ${worker}` : "processes", 0, worker * (row + gap) + row / 2);
+      context.fillText(`${kind} ${worker}`, 0, worker * (row + gap) + row / 2);
     }
-    const most = Math.max(0, ...this.points.map((point) => point[AT.processes] ?? 0));
     for (const point of this.points) {
-      const time = point[AT.time];
-      point[AT.busy].forEach((percent, worker) => {
-        if (percent > 0) fill(time, worker * (row + gap), busy, 0.15 + (0.85 * percent) / 100);
+      point[AT.workers].slice(0, workers).forEach((percent, worker) => {
+        const y = worker * (row + gap);
+        if (percent < 0) fill(point[AT.time], y, problem, 1);
+        else if (percent > 0) fill(point[AT.time], y, busy, 0.15 + (0.85 * percent) / 100);
       });
-      if (!hasProcesses) continue;
-      const y = workers * (row + gap);
-      if (point[AT.restarts] > 0) fill(time, y, problem, 1);
-      else if ((point[AT.processes] ?? 0) < most) fill(time, y, warning, 0.8);
     }
     context.globalAlpha = 1;
     context.fillStyle = muted;
@@ -294,7 +292,8 @@ export class Charts {
       const label = minutes === 0 ? "now" : `${minutes} min ago`;
       if (width > 560 || minutes % 5 === 0 || minutes === 10) context.fillText(label, x(end - minutes * 60), height - 7);
     }
-    const percents = last ? last[AT.busy].map((percent) => `${percent}%`).join(", ") : "no data";
+    const states = last?.[AT.workers].map((percent) => (percent < 0 ? "restarting" : `${percent}%`));
+    const percents = states?.join(", ") ?? "no data";
     canvas.setAttribute("aria-label", `Timeline of the workers; busy in the last second: ${percents}`);
   }
 

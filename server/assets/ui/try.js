@@ -3,10 +3,12 @@
 import { snippet } from "./snippets.js";
 import { problems } from "./schema.js";
 import { renderAnswers } from "./answers.js";
+import { sendAll, summary } from "./requests.js";
 import { element } from "./element.js";
 
 const KIND_NAMES = { text: "text", json: "JSON", bytes: "a file", tensors: "tensors" };
 const MAX_ITEMS = 64;
+const MAX_REQUESTS = 100;
 
 export function buildForm(place) {
   new Form(place, JSON.parse(place.dataset.task));
@@ -23,6 +25,7 @@ class Form {
     this.list.style.gap = "10px";
     this.parameters = this.buildParameters();
     this.send = element("button", { className: "primary", type: "submit" }, "Send");
+    this.count = element("input", { id: "try-count", type: "number", min: 1, max: MAX_REQUESTS, step: 1, value: "1" });
     this.status = element("span", { className: "muted", role: "status" });
     this.results = element("div", { className: "panel", id: "answers" }, element("p", { className: "muted" }, "Answers appear here."));
     this.results.tabIndex = -1;
@@ -34,7 +37,14 @@ class Form {
       this.list,
       element("div", { className: "row" }, add, this.exampleChoice()),
       this.parameters?.fieldset,
-      element("div", { className: "row" }, this.send, this.status),
+      element(
+        "div",
+        { className: "row" },
+        this.send,
+        this.count,
+        element("label", { htmlFor: "try-count", className: "plain" }, "requests at the same time"),
+        this.status,
+      ),
       this.codeSection(),
     );
     form.onsubmit = (event) => {
@@ -158,9 +168,10 @@ class Form {
 
   async submit() {
     if (this.send.disabled) return;
-    let body;
+    let body, count;
     try {
       body = this.body();
+      count = this.requestCount();
     } catch (error) {
       this.status.textContent = error.message;
       this.status.className = "bad";
@@ -169,30 +180,20 @@ class Form {
     this.send.disabled = true;
     this.status.className = "muted";
     this.status.textContent = "Sending …";
-    const started = performance.now();
-    try {
-      const response = await fetch(this.url, {
-        method: "POST",
-        headers: { "content-type": "application/json", accept: "application/json" },
-        body: JSON.stringify(body),
-      });
-      const text = await response.text();
-      const took = performance.now() - started;
-      let reply;
-      try {
-        reply = JSON.parse(text);
-      } catch {
-        reply = text;
-      }
-      this.status.textContent = `Status ${response.status} after ${took.toFixed(took < 10 ? 1 : 0)} ms`;
-      this.status.className = response.ok ? "muted" : "bad";
-      renderAnswers(this.results, this.task, this.items, reply, response);
-    } catch (error) {
-      this.status.textContent = `No answer: ${error.message}`;
-      this.status.className = "bad";
-    } finally {
-      this.send.disabled = false;
-    }
+    const replies = await sendAll(this.url, JSON.stringify(body), count);
+    const { text, hasFailed, shown } = summary(replies);
+    this.status.textContent = text;
+    this.status.className = hasFailed ? "bad" : "muted";
+    if (shown) renderAnswers(this.results, this.task, this.items, shown.reply, shown.response);
+    this.send.disabled = false;
+  }
+
+  requestCount() {
+    const count = Number(this.count.value);
+    const isValid = Number.isInteger(count) && count >= 1 && count <= MAX_REQUESTS;
+    this.count.setAttribute("aria-invalid", String(!isValid));
+    if (!isValid) throw new Error(`number of requests: expected an integer from 1 to ${MAX_REQUESTS}`);
+    return count;
   }
 
   codeSection() {

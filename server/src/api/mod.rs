@@ -31,7 +31,7 @@ pub mod tensors;
 )]
 pub mod traces;
 
-pub use api_keys::{ApiKeys, Client, SESSION_MAX_AGE, Sessions};
+pub use api_keys::{ApiKeys, Client, Rights, SESSION_MAX_AGE, Sessions};
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
 pub use decoding::Decoding;
 pub use execution::{Checked, Execution, Gate, ItemsOutcome, JobExecution};

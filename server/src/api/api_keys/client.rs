@@ -22,6 +22,25 @@ pub struct Client {
     identity: Identity,
 }
 
+/// What a client may see. Clients with equal rights see the same models and reasons.
+#[derive(Clone)]
+pub struct Rights {
+    is_admin: bool,
+    /// The key, if it has permissions. A reload replaces the keys, because their permissions can have changed.
+    key: Option<Arc<NamedKey>>,
+}
+
+impl PartialEq for Rights {
+    fn eq(&self, other: &Self) -> bool {
+        let same_key = match (&self.key, &other.key) {
+            (Some(key), Some(other)) => Arc::ptr_eq(key, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        self.is_admin == other.is_admin && same_key
+    }
+}
+
 /// Which keys the server requires.
 #[derive(Clone, Copy)]
 pub(super) struct Requirements {
@@ -190,6 +209,15 @@ impl Client {
                 request.key.is_admin() && request.key.check_expiry(clock::unix_seconds()).is_ok()
             }
             Identity::Missing | Identity::Invalid => false,
+        }
+    }
+
+    /// What it may see.
+    pub fn rights(&self) -> Rights {
+        let named = self.named().map(|request| &request.key);
+        Rights {
+            is_admin: self.is_admin(),
+            key: named.filter(|key| key.permissions().is_some()).cloned(),
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
-pub use client::Client;
+pub use client::{Client, Rights};
 use client::{Identity, KeyKind, Requirements};
 use named_key::NamedKey;
 pub use sessions::{MAX_AGE as SESSION_MAX_AGE, Sessions};

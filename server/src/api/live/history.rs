@@ -1,8 +1,8 @@
 //! The last ten minutes of each model, one point per second.
 //!
 //! # Memory
-//! A ring has at most [`SECONDS`] points. A point takes about 100 bytes and 120 for each task, so that a model with one task takes at
-//! most 140 KiB, and each further task at most 75 KiB. Models and tasks are configured; clients cannot add any.
+//! A ring has at most [`SECONDS`] points. A point takes about 100 bytes and 120 for each task, so that a model with one task
+//! takes at most 140 KiB, and each further task at most 75 KiB. Models and tasks are configured; clients cannot add any.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::batching::DispatchReason;
 use crate::engine::{Engine, SIZE_CLASSES, TaskCounters};
 use crate::latency::LatencyTotals;
 use crate::metrics::{Metrics, StageLatencies, WorkerCounts};
+use crate::model::{WorkerPhase, WorkerProcess};
 use crate::registry::{ModelEntry, Snapshot};
 
 /// Number of seconds that are kept.
@@ -21,7 +22,7 @@ pub const SECONDS: usize = 600;
 const MEAN_OF: u64 = 10;
 
 /// Maximum number of workers of a model that are shown one by one.
-const MAX_WORKERS: usize = 16;
+pub const MAX_WORKERS: usize = 16;
 
 /// The median and the 99th percentile of durations, in milliseconds; `None` if there were none.
 pub(super) type Percentiles = Option<[f32; 2]>;
@@ -31,14 +32,23 @@ pub(super) type Percentiles = Option<[f32; 2]>;
 pub struct ModelPoint {
     /// The end of the second, in Unix time.
     pub unix_seconds: u64,
-    /// Part of the second in which each worker ran batches, in percent.
-    pub busy: Box<[u8]>,
+    /// What each worker did: the worker processes if the model has any, otherwise the threads.
+    pub workers: Box<[WorkerPoint]>,
     /// Worker processes that are serving; `None` if the model runs in threads.
     pub processes: Option<u16>,
     /// Worker processes that were lost.
     pub restarts: u16,
     /// The tasks, in the order of the manifest.
     pub tasks: Box<[TaskPoint]>,
+}
+
+/// What a worker did in one second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerPoint {
+    /// It served, and ran batches in this part of the second, in percent.
+    Busy(u8),
+    /// It was lost in this second, or was being replaced at its end.
+    Restarting,
 }
 
 /// What a task did in one second.
@@ -85,7 +95,7 @@ struct Counters {
     at: Instant,
     generation: u64,
     names: Vec<String>,
-    busy: Vec<Duration>,
+    workers: Vec<WorkerProcess>,
     processes: Option<WorkerCounts>,
     tasks: Vec<TaskCounters>,
 }
@@ -96,16 +106,29 @@ impl Counters {
         let generation = entry.generation()?;
         let tasks = &generation.manifest.tasks;
         let engine: &Engine = &generation.engine;
-        let mut busy = engine.busy_by_worker();
-        busy.truncate(MAX_WORKERS);
+        let mut workers = engine.worker_processes();
+        if workers.is_empty() {
+            workers = engine.busy_by_worker().into_iter().map(thread).collect();
+        }
+        workers.truncate(MAX_WORKERS);
         Some(Self {
             at,
             generation: generation.number,
             names: tasks.iter().map(|task| task.name.clone()).collect(),
-            busy,
+            workers,
             processes,
             tasks: (0..tasks.len()).map(|task| engine.counters(task)).collect(),
         })
+    }
+}
+
+/// A worker that is a thread, which is never replaced.
+fn thread(busy: Duration) -> WorkerProcess {
+    WorkerProcess {
+        phase: WorkerPhase::Waiting,
+        process_id: None,
+        busy,
+        restarts: 0,
     }
 }
 
@@ -177,22 +200,32 @@ fn difference(before: &Counters, after: &Counters, unix_seconds: u64) -> Option<
     }
     // The engine of a new generation counts from zero.
     let is_same = before.generation == after.generation;
-    let earlier = |worker: usize| before.busy.get(worker).copied().filter(|_| is_same);
-    let busy = after.busy.iter().enumerate().map(|(worker, busy)| {
-        let busy = busy.saturating_sub(earlier(worker).unwrap_or_default());
-        (busy.as_secs_f64() / seconds * 100.0).round().clamp(0.0, 100.0) as u8
-    });
+    let earlier = |worker: usize| before.workers.get(worker).filter(|_| is_same);
+    let workers = after
+        .workers
+        .iter()
+        .enumerate()
+        .map(|(number, worker)| worker_difference(earlier(number), worker, seconds));
     let tasks = before.tasks.iter().zip(&after.tasks);
     let restarts = |counters: &Counters| counters.processes.map_or(0, |processes| processes.restarts);
     Some(ModelPoint {
         unix_seconds,
-        busy: busy.collect(),
+        workers: workers.collect(),
         processes: after.processes.map(|processes| saturated(processes.serving)),
         restarts: saturated(restarts(after).saturating_sub(restarts(before))),
         tasks: tasks
             .map(|(before, after)| task_difference(before, after, is_same, seconds))
             .collect(),
     })
+}
+
+fn worker_difference(before: Option<&WorkerProcess>, after: &WorkerProcess, seconds: f64) -> WorkerPoint {
+    let (busy, restarts) = before.map_or((Duration::ZERO, 0), |before| (before.busy, before.restarts));
+    if after.phase == WorkerPhase::Restarting || after.restarts > restarts {
+        return WorkerPoint::Restarting;
+    }
+    let busy = after.busy.saturating_sub(busy).as_secs_f64();
+    WorkerPoint::Busy((busy / seconds * 100.0).round().clamp(0.0, 100.0) as u8)
 }
 
 fn task_difference(before: &TaskCounters, after: &TaskCounters, is_same: bool, seconds: f64) -> TaskPoint {
@@ -243,7 +276,7 @@ mod tests {
             at: start + Duration::from_secs(second),
             generation,
             names: vec!["task".to_owned()],
-            busy: vec![Duration::from_millis(requests * 20)],
+            workers: vec![thread(Duration::from_millis(requests * 20))],
             processes: Some(WorkerCounts {
                 serving: 1,
                 restarts: generation - 1,
@@ -274,7 +307,10 @@ mod tests {
         assert_eq!(history.points().count(), 0, "one sample is no difference");
         history.sample(Some(counters(start, 1, 1, 110)), 1001);
         let point = history.latest().expect("there are two samples").clone();
-        assert_eq!((point.unix_seconds, &*point.busy), (1001, &[20_u8][..]));
+        assert_eq!(
+            (point.unix_seconds, &*point.workers),
+            (1001, &[WorkerPoint::Busy(20)][..])
+        );
         assert_eq!((point.processes, point.restarts), (Some(1), 0));
         let task = &point.tasks[0];
         assert_eq!((task.requests, task.errors, task.queued), (10.0, 5.0, 3));
@@ -303,12 +339,37 @@ mod tests {
         let mut reloaded = counters(start, 1, 2, 104);
         reloaded.tasks[0].totals.requests.count = 4;
         reloaded.tasks[0].sizes[2] = 4;
-        reloaded.busy[0] = Duration::from_millis(500);
+        reloaded.workers[0].busy = Duration::from_millis(500);
         history.sample(Some(reloaded), 1001);
         let point = history.latest().expect("there are two samples");
         let task = &point.tasks[0];
         assert_eq!((task.requests, task.errors, task.sizes[2]), (4.0, 2.0, 4));
-        assert_eq!((&*point.busy, point.restarts), (&[50_u8][..], 1));
+        assert_eq!(
+            (&*point.workers, point.restarts),
+            (&[WorkerPoint::Busy(50)][..], 1)
+        );
+    }
+
+    #[test]
+    fn a_worker_process_that_is_lost_is_restarting_even_if_it_is_replaced_within_the_second() {
+        let start = clock::now();
+        let mut history = ModelHistory::default();
+        let mut sample = |second: u64, change: &dyn Fn(&mut WorkerProcess)| {
+            let mut counters = counters(start, second, 1, 0);
+            change(&mut counters.workers[0]);
+            history.sample(Some(counters), 1000 + second);
+            history.latest().map(|point| point.workers[0])
+        };
+        assert_eq!(sample(0, &|_| ()), None);
+        assert_eq!(sample(1, &|_| ()), Some(WorkerPoint::Busy(0)));
+        let replaced = |worker: &mut WorkerProcess| worker.restarts = 1;
+        assert_eq!(sample(2, &replaced), Some(WorkerPoint::Restarting));
+        assert_eq!(sample(3, &replaced), Some(WorkerPoint::Busy(0)));
+        let down = |worker: &mut WorkerProcess| {
+            worker.restarts = 1;
+            worker.phase = WorkerPhase::Restarting;
+        };
+        assert_eq!(sample(4, &down), Some(WorkerPoint::Restarting));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The live state of the server for the page that operators watch: the last ten minutes of each model, the recent slow and failed
 //! requests, and a frame per second for the open pages.
 //!
-//! The application calls [`LiveFeed::sample`] once per second. Figures are differences between counters that exist anyway. How they
-//! are shown is unknown here.
+//! The application calls [`LiveFeed::sample`] once per second. Figures are differences between counters that exist anyway. How
+//! they are shown is unknown here.
 
 mod history;
 mod notable_requests;
@@ -16,10 +16,11 @@ use super::model_explanation::{ModelExplanation, explain_model};
 use super::telemetry::Telemetry;
 use crate::clock;
 use crate::metrics::WorkerCounts;
+use crate::model::WorkerProcess;
 use crate::registry::{ModelEntry, Registry};
 use history::Histories;
 
-pub use history::{ModelPoint, SECONDS, TaskPoint};
+pub use history::{MAX_WORKERS, ModelPoint, SECONDS, TaskPoint, WorkerPoint};
 pub use notable_requests::{NotableKind, NotableRequest, NotableRequests};
 
 /// Maximum number of pages that are open at the same time.
@@ -62,6 +63,8 @@ pub struct ModelFrame {
     pub for_operators: ModelExplanation,
     /// Its worker processes; `None` if it runs in threads.
     pub processes: Option<WorkerCounts>,
+    /// The same one by one.
+    pub worker_processes: Vec<WorkerProcess>,
     /// The latest second, unless it was not sampled.
     pub latest: Option<Arc<ModelPoint>>,
     /// Requests per second in the last ten minutes, oldest first: means of ten seconds. `None` while it was not sampled.
@@ -91,8 +94,8 @@ impl LiveFeed {
         })
     }
 
-    /// Adds a sample of every model, and sends a frame to the open pages. Is called once per second, after the engines have measured
-    /// their load.
+    /// Adds a sample of every model, and sends a frame to the open pages. Is called once per second, after the engines have
+    /// measured their load.
     pub fn sample(&self) {
         let snapshot = self.registry.snapshot();
         let metrics = &self.telemetry.metrics;
@@ -129,6 +132,9 @@ impl LiveFeed {
                 for_clients: explain_model(entry, is_draining, false),
                 for_operators: explain_model(entry, is_draining, true),
                 processes: self.telemetry.metrics.worker_counts(entry.name()),
+                worker_processes: entry
+                    .generation()
+                    .map_or_else(Vec::new, |generation| generation.engine.worker_processes()),
                 latest: history
                     .and_then(|history| history.latest())
                     .filter(|point| point.unix_seconds + 2 >= unix_seconds)
@@ -159,12 +165,17 @@ impl LiveFeed {
     /// Opens a page. `None` if as many pages as possible are open, or the server is shutting down.
     pub fn open_page(&self) -> Option<OpenPage> {
         let permit = self.pages.clone().try_acquire_owned().ok()?;
-        let frames = self.frames.subscribe();
+        let frames = self.frames();
         // After subscribing, so that a page that is opened now is closed.
         (!self.closed.load(Ordering::Acquire)).then_some(OpenPage {
             frames,
             _permit: permit,
         })
+    }
+
+    /// The frames from now on.
+    pub fn frames(&self) -> Frames {
+        Frames(self.frames.subscribe())
     }
 
     /// Closes all pages, because the server is shutting down.
@@ -178,18 +189,22 @@ impl LiveFeed {
     }
 }
 
-/// A page that is open. Dropping it closes it.
-pub struct OpenPage {
-    frames: watch::Receiver<Option<Arc<Frame>>>,
-    _permit: OwnedSemaphorePermit,
-}
+/// The frames of a feed, one per second.
+pub struct Frames(watch::Receiver<Option<Arc<Frame>>>);
 
-impl OpenPage {
+impl Frames {
     /// Waits for the next frame. `None` if the server is shutting down. Cancel-safe.
     pub async fn next(&mut self) -> Option<Arc<Frame>> {
-        self.frames.changed().await.ok()?;
-        self.frames.borrow_and_update().clone()
+        self.0.changed().await.ok()?;
+        self.0.borrow_and_update().clone()
     }
+}
+
+/// A page that is open. Dropping it closes it.
+pub struct OpenPage {
+    /// The frames since it was opened.
+    pub frames: Frames,
+    _permit: OwnedSemaphorePermit,
 }
 
 #[cfg(test)]
@@ -209,7 +224,7 @@ mod tests {
         feed.sample();
         let mut page = feed.open_page().expect("there is room");
         feed.sample();
-        assert!(page.next().await.is_some());
+        assert!(page.frames.next().await.is_some());
     }
 
     #[test]
@@ -227,7 +242,7 @@ mod tests {
         let feed = feed();
         let mut page = feed.open_page().expect("there is room");
         feed.close();
-        assert!(page.next().await.is_none());
+        assert!(page.frames.next().await.is_none());
         assert!(feed.open_page().is_none());
     }
 }

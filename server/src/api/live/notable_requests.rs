@@ -69,7 +69,8 @@ struct Recorded {
 }
 
 impl NotableRequests {
-    /// Records a request, unless there were too many in this second, or another thread is reading or recording: nothing waits for it.
+    /// Records a request, unless there were too many in this second, or another thread is reading or recording: nothing waits
+    /// for it.
     pub fn record(&self, request: NotableRequest) {
         let Ok(mut recorded) = self.0.try_lock() else {
             return;

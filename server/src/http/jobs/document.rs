@@ -6,7 +6,7 @@ use crate::batching::Priority;
 use crate::jobs::{JobRecord, JobState, Timestamp, WebhookDelivery, WebhookState};
 
 /// The state of a job as clients see it.
-pub(super) fn state_name(state: JobState) -> &'static str {
+pub(in crate::http) fn state_name(state: JobState) -> &'static str {
     match state {
         JobState::DeadLetter => JobState::Failed.name(),
         other => other.name(),

@@ -9,7 +9,7 @@ use crate::jobs::{StoreError, Submission};
 const QUEUE_RETRY: Duration = Duration::from_secs(10);
 
 /// The error for a client whose call to the store failed.
-pub(super) fn of_store(error: &StoreError) -> Failure {
+pub(in crate::http) fn of_store(error: &StoreError) -> Failure {
     let reason = match error {
         StoreError::Unavailable { .. } => "the database cannot be reached; retry later",
         StoreError::OutcomeUnknown { .. } => {

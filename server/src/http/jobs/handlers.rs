@@ -18,7 +18,7 @@ use super::parameters::{
     LIST_LIMIT, expect_no_parameters, parse_cursor, parse_limit, parse_states, parse_text, parse_wait, query,
     unknown_parameter,
 };
-use crate::api::{Code, Failure};
+use crate::api::{Client, Code, Failure};
 use crate::clock;
 use crate::http::request_headers::RequestHead as _;
 use crate::http::respond;
@@ -69,16 +69,16 @@ fn answer(request: &HttpRequest, outcome: Outcome) -> HttpResponse {
     outcome.unwrap_or_else(|failure| respond::failure(request, &failure))
 }
 
-/// The jobs that the client of a request can see: those of its key, or all for the administrator and without keys.
-fn viewer(request: &HttpRequest) -> Viewer {
-    let client = request.client();
+/// The jobs that a client can see: those of its key, or all for the administrator and without keys.
+pub(in crate::http) fn viewer(client: &Client) -> Viewer {
     match client.holder() {
         Some(holder) if !client.is_admin() => Viewer::Owner(Owner::new(holder)),
         _ => Viewer::All,
     }
 }
 
-async fn store(shared: &Shared) -> Result<Option<Arc<dyn JobStore>>, Failure> {
+/// The store. `None` if jobs are disabled.
+pub(in crate::http) async fn store(shared: &Shared) -> Result<Option<Arc<dyn JobStore>>, Failure> {
     shared.jobs.store().await.map_err(|error| of_store(&error))
 }
 
@@ -115,7 +115,7 @@ async fn try_get(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
         }
     }
     let (store, id) = find_store(shared, id).await?;
-    let record = wait_for(&*store, shared, (id, &viewer(request)), wait).await?;
+    let record = wait_for(&*store, shared, (id, &viewer(&request.client())), wait).await?;
     Ok(one(200, &record))
 }
 
@@ -175,7 +175,7 @@ async fn try_list(request: &HttpRequest, shared: &Shared) -> Outcome {
     let Some(store) = store(shared).await? else {
         return Ok(page(Vec::new(), None));
     };
-    let viewer = viewer(request);
+    let viewer = viewer(&request.client());
     let found = store.list(&filter, &viewer, cursor, limit).await;
     let found = found.map_err(|error| of_store(&error))?;
     Ok(page(found.jobs.iter().map(describe).collect(), found.next))
@@ -190,7 +190,7 @@ fn page(jobs: Vec<Json>, next: Option<JobId>) -> HttpResponse {
 async fn try_delete(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
     expect_no_parameters(request)?;
     let (store, id) = find_store(shared, id).await?;
-    let viewer = viewer(request);
+    let viewer = viewer(&request.client());
     let record = find(&*store, id, &viewer).await?;
     if record.state.is_final() {
         let removal = store
@@ -207,31 +207,64 @@ async fn try_delete(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome
             Removal::NotFinal(state) => Err(conflict(id, state, "cancel it first, with the same request")),
         };
     }
-    let cancelled = store
-        .cancel(id, &viewer)
+    cancel_in(&*store, id, &viewer)
         .await
-        .map_err(|error| of_store(&error))?;
+        .map(|record| one(200, &record))
+}
+
+/// Cancels a job. If it has ended meanwhile, it stays as it is.
+async fn cancel_in(store: &dyn JobStore, id: JobId, viewer: &Viewer) -> Result<JobRecord, Failure> {
+    let cancelled = store.cancel(id, viewer).await.map_err(|error| of_store(&error))?;
     match cancelled {
-        // If it has ended meanwhile, it stays as it is.
-        Some(_) => find(&*store, id, &viewer).await.map(|record| one(200, &record)),
+        Some(_) => find(store, id, viewer).await,
         None => Err(unknown(&id.to_string())),
+    }
+}
+
+/// Cancels a job that has not ended.
+///
+/// # Errors
+/// `NotFound` if the client cannot see the job; `Conflict` if it has ended.
+#[cfg(feature = "ui")]
+pub(in crate::http) async fn cancel(
+    shared: &Shared,
+    client: &Client,
+    id: &str,
+) -> Result<JobRecord, Failure> {
+    let (store, id) = find_store(shared, id).await?;
+    let viewer = viewer(client);
+    let record = find(&*store, id, &viewer).await?;
+    match record.state.is_final() {
+        true => Err(conflict(id, record.state, "it has ended and cannot be cancelled")),
+        false => cancel_in(&*store, id, &viewer).await,
     }
 }
 
 async fn try_retry(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
     expect_no_parameters(request)?;
+    let record = queue_again(shared, &request.client(), id).await?;
+    let mut response = one(202, &record);
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{}", record.id)) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Queues a job again that has used all of its attempts.
+///
+/// # Errors
+/// `NotFound` if the client cannot see the job; `Conflict` if it cannot be retried.
+pub(in crate::http) async fn queue_again(
+    shared: &Shared,
+    client: &Client,
+    id: &str,
+) -> Result<JobRecord, Failure> {
     let (store, id) = find_store(shared, id).await?;
-    let viewer = viewer(request);
+    let viewer = viewer(client);
     let verdict = store.retry(id, &viewer).await.map_err(|error| of_store(&error))?;
     match verdict {
         None => Err(unknown(&id.to_string())),
-        Some(Verdict::Applied(_)) => {
-            let mut response = one(202, &find(&*store, id, &viewer).await?);
-            if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
-                response.headers_mut().insert(LOCATION, location);
-            }
-            Ok(response)
-        }
+        Some(Verdict::Applied(_)) => find(&*store, id, &viewer).await,
         Some(Verdict::Rejected(_)) => {
             let record = find(&*store, id, &viewer).await?;
             let why = "only a job that has used all of its attempts can be retried (`can_retry`)";
@@ -250,7 +283,7 @@ fn conflict(id: JobId, state: JobState, hint: &str) -> Failure {
 async fn try_result(request: &HttpRequest, shared: &Shared, id: &str) -> Outcome {
     expect_no_parameters(request)?;
     let (store, id) = find_store(shared, id).await?;
-    let viewer = viewer(request);
+    let viewer = viewer(&request.client());
     let record = find(&*store, id, &viewer).await?;
     if !record.state.is_final() {
         let hint = "it has no result yet; wait for it with `?wait=30s` at the job";

@@ -9,11 +9,15 @@ mod executor;
 mod failures;
 pub(super) mod handlers;
 mod options;
-mod parameters;
+pub(super) mod parameters;
 mod request;
 mod submission;
 
 pub use document::describe_for_webhook as describe_job_for_webhook;
+#[cfg(feature = "ui")]
+pub(super) use document::state_name;
 pub use executor::JobExecutor;
+#[cfg(feature = "ui")]
+pub(super) use failures::of_store;
 pub(super) use options::{reject_job_headers, wants_job};
 pub(super) use submission::submit;

@@ -64,7 +64,7 @@ pub(super) fn parse_wait(value: &str) -> Result<Duration, Failure> {
 }
 
 /// The states that a client means: several are separated by commas.
-pub(super) fn parse_states(value: &str) -> Result<Vec<JobState>, Failure> {
+pub(in crate::http) fn parse_states(value: &str) -> Result<Vec<JobState>, Failure> {
     let mut states = Vec::new();
     for name in value.split(',').map(str::trim) {
         let named = JobState::ALL
@@ -83,7 +83,7 @@ pub(super) fn parse_states(value: &str) -> Result<Vec<JobState>, Failure> {
     Ok(states)
 }
 
-pub(super) fn parse_cursor(value: &str) -> Result<JobId, Failure> {
+pub(in crate::http) fn parse_cursor(value: &str) -> Result<JobId, Failure> {
     JobId::from_str(value).map_err(|_| {
         malformed(format!(
             "invalid value `{}` for parameter `cursor`: expected `next_cursor` of the previous page",

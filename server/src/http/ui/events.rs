@@ -1,19 +1,19 @@
 //! The stream of events of an open page.
 //!
 //! An event per second has the time, the cells that have changed, and on the page of a model the latest second of its charts:
-//! `{"t": 1764510000, "c": {"0r": "12.4"}, "p": [...]}`. If the page has to be rendered again, because its models have changed, the
-//! event has `"stale": true`.
+//! `{"t": 1764510000, "c": {"0r": "12.4"}, "p": [...]}`. If the page has to be rendered again, because its models have changed,
+//! the event has `"stale": true`.
 //!
 //! # Size
-//! An event has at most [`MAX_EVENT`] bytes, so that a page receives at most 1 KB per second. Cells that do not fit are sent with the
-//! next events, in turn.
+//! An event has at most [`MAX_EVENT`] bytes, so that a page receives at most 1 KB per second. Cells that do not fit are sent
+//! with the next events, in turn.
 //!
 //! # End
-//! A stream ends at shutdown, when the key of its session is no longer valid, and after [`MAX_AGE`]; then the page opens another one.
+//! A stream ends at shutdown, when the key of its session is no longer valid, and after [`MAX_AGE`]; then the page opens
+//! another one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,15 +22,15 @@ use actix_web::web::{Bytes, Data, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 use serde::Deserialize;
-use serde_json::{Value as Json, json};
+use tokio::sync::watch;
 
-use super::cells::{Cells, MAX_CELL};
-use super::history::{find_task, write_point};
+use super::cells::MAX_CELL;
+use super::history::find_task;
 use super::model_page::Page;
-use super::requests::Rows;
-use super::{overview, session, state};
-use crate::api::live::{Frame, MAX_PAGES, OpenPage};
-use crate::api::{Client, Code, Failure, ModelView};
+use super::views::{SentCell, Subject, View};
+use super::{session, state};
+use crate::api::live::{MAX_PAGES, OpenPage};
+use crate::api::{Client, Code, Failure, ModelView, Rights};
 use crate::clock;
 use crate::http::request_headers::RequestHead;
 use crate::http::respond;
@@ -61,48 +61,48 @@ pub(super) async fn stream(
     shared: Data<Shared>,
     query: Query<EventsQuery>,
 ) -> HttpResponse {
-    let EventsQuery {
-        model,
-        task,
-        structure,
-    } = query.into_inner();
-    let view = ModelView::new(shared.registry.snapshot(), request.client());
-    let subject = match model {
+    match try_stream(&request, &shared, query.into_inner()).await {
+        Ok(events) => respond_with(events),
+        Err(failure) => respond::failure(&request, &failure),
+    }
+}
+
+async fn try_stream(
+    request: &HttpRequest,
+    shared: &Data<Shared>,
+    query: EventsQuery,
+) -> Result<OpenStream, Failure> {
+    let client = request.client();
+    let subject = match query.model {
         None => Subject::Overview,
-        Some(model) => match find_task(&view, &model, task.as_deref()) {
-            Ok(task) => Subject::Model(Page { model, task }),
-            Err(failure) => return respond::failure(&request, &failure),
-        },
+        Some(model) => {
+            let view = ModelView::new(shared.registry.snapshot(), client.clone());
+            let task = find_task(&view, &model, query.task.as_deref())?;
+            Subject::Model(Page { model, task })
+        }
     };
-    let ui = state(&shared);
-    let Some(page) = ui.feed.open_page() else {
-        let message = format!("{MAX_PAGES} pages are open, or the server is shutting down");
-        let failure = Failure {
-            retry_after: Some(Duration::from_secs(10)),
-            ..Failure::new(Code::Unavailable, message)
-        };
-        return respond::failure(&request, &failure);
-    };
-    let credentials = Credentials {
-        session: session::token(ui, &request).map(<[u8]>::to_vec),
-        authorization: request.header("authorization").map(<[u8]>::to_vec),
-        api_key: request.header("api-key").map(<[u8]>::to_vec),
-    };
-    let first = Arc::new(ui.feed.frame());
-    let open = OpenStream {
-        shared: shared.clone(),
-        page,
-        credentials,
+    let visitor = Visitor::new(request, shared)?;
+    let following = Following::new(shared, &subject, client).await?;
+    Ok(OpenStream {
+        visitor,
         subject,
-        encoder: Encoder::new(structure),
-        rows: Rows::default(),
-        opened: clock::now(),
-        first: Some(first),
-    };
+        following,
+        encoder: Encoder::new(query.structure),
+    })
+}
+
+/// The events of an open page.
+pub(super) trait Events: 'static {
+    /// The next event. `None` ends the stream.
+    async fn next(&mut self) -> Option<String>;
+}
+
+/// The reply with a stream of events.
+pub(super) fn respond_with(events: impl Events) -> HttpResponse {
     let start = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(START.as_bytes())) });
-    let events = stream::unfold(open, |mut open| async move {
-        let event = open.next().await?;
-        Some((Ok(Bytes::from(event)), open))
+    let events = stream::unfold(events, |mut events| async move {
+        let event = events.next().await?;
+        Some((Ok(Bytes::from(event)), events))
     });
     respond::status(200)
         .insert_header((CONTENT_TYPE, "text/event-stream"))
@@ -112,107 +112,116 @@ pub(super) async fn stream(
         .streaming(Box::pin(stream::StreamExt::chain(start, events)))
 }
 
-/// What identifies the client, for as long as the stream is open.
-struct Credentials {
+/// Who has opened a page.
+pub(super) struct Visitor {
+    pub(super) shared: Data<Shared>,
+    pub(super) page: OpenPage,
     session: Option<Vec<u8>>,
     authorization: Option<Vec<u8>>,
     api_key: Option<Vec<u8>>,
+    opened: Instant,
 }
 
-impl Credentials {
-    /// The client now. A key can be removed or expire.
-    fn client(&self, shared: &Shared) -> Client {
-        let session = self
-            .session
-            .as_deref()
-            .filter(|_| self.authorization.is_none() && self.api_key.is_none());
-        let sessions = shared.ui.as_ref().map(|ui| &ui.sessions);
-        let of_session = session
-            .zip(sessions)
-            .and_then(|(token, sessions)| sessions.client(token));
-        of_session.unwrap_or_else(|| {
-            shared
-                .keys
-                .identify(self.authorization.as_deref(), self.api_key.as_deref())
+impl Visitor {
+    /// Counts a page as open.
+    ///
+    /// # Errors
+    /// `Unavailable` if too many pages are open.
+    pub(super) fn new(request: &HttpRequest, shared: &Data<Shared>) -> Result<Self, Failure> {
+        let ui = state(shared);
+        let Some(page) = ui.feed.open_page() else {
+            let message = format!("{MAX_PAGES} pages are open, or the server is shutting down");
+            return Err(Failure {
+                retry_after: Some(Duration::from_secs(10)),
+                ..Failure::new(Code::Unavailable, message)
+            });
+        };
+        Ok(Self {
+            shared: shared.clone(),
+            page,
+            session: session::token(ui, request).map(<[u8]>::to_vec),
+            authorization: request.header("authorization").map(<[u8]>::to_vec),
+            api_key: request.header("api-key").map(<[u8]>::to_vec),
+            opened: clock::now(),
+        })
+    }
+
+    /// The client now. `None` if its stream is to end: a key can be removed or expire.
+    pub(super) fn client(&self) -> Option<Client> {
+        let is_over = clock::now().saturating_duration_since(self.opened) > MAX_AGE;
+        let has_key = self.authorization.is_some() || self.api_key.is_some();
+        let of_session = match &self.session {
+            Some(token) if !has_key => self.shared.ui.as_ref()?.sessions.client(token),
+            _ => None,
+        };
+        let client = of_session.unwrap_or_else(|| {
+            let keys = &self.shared.keys;
+            keys.identify(self.authorization.as_deref(), self.api_key.as_deref())
+        });
+        (!is_over && client.may_read()).then_some(client)
+    }
+}
+
+/// The view that a page follows.
+struct Following {
+    rights: Rights,
+    views: watch::Receiver<Arc<View>>,
+}
+
+impl Following {
+    async fn new(shared: &Shared, subject: &Subject, client: Client) -> Result<Self, Failure> {
+        let ui = state(shared);
+        Ok(Self {
+            rights: client.rights(),
+            views: ui.views.follow(&ui.feed, subject, client).await?,
         })
     }
 }
 
-/// A stream that is open.
+/// The stream of the overview or of the page of a model.
 struct OpenStream {
-    shared: Data<Shared>,
-    page: OpenPage,
-    credentials: Credentials,
+    visitor: Visitor,
     subject: Subject,
+    following: Following,
     encoder: Encoder,
-    rows: Rows,
-    opened: Instant,
-    /// The state when it was opened, which is the first event.
-    first: Option<Arc<Frame>>,
 }
 
-impl OpenStream {
-    /// The next event. `None` ends the stream.
+impl Events for OpenStream {
     async fn next(&mut self) -> Option<String> {
-        let frame = match self.first.take() {
-            Some(frame) => frame,
-            None => self.page.next().await?,
-        };
-        let client = self.credentials.client(&self.shared);
-        let is_over = clock::now().saturating_duration_since(self.opened) > MAX_AGE;
-        if is_over || !client.may_read() {
-            return None;
-        }
-        let ui = self.shared.ui.as_ref()?;
-        let (cells, structure, point) = match &self.subject {
-            Subject::Overview => (
-                overview::cells(&frame, &client),
-                overview::structure(&frame, &client),
-                None,
-            ),
-            Subject::Model(page) => {
+        self.following.views.changed().await.ok()?;
+        let client = self.visitor.client()?;
+        if client.rights() != self.following.rights {
+            if let Subject::Model(page) = &self.subject {
                 client.check_model(&page.model).ok()?;
-                (
-                    page.cells(&frame, &client, ui.feed.notable_requests(), &mut self.rows),
-                    page.structure(&frame),
-                    point(&frame, page),
-                )
             }
-        };
-        Some(self.encoder.event(frame.unix_seconds, structure, point, &cells))
+            self.following = Following::new(&self.visitor.shared, &self.subject, client)
+                .await
+                .ok()?;
+        }
+        let view = self.following.views.borrow_and_update().clone();
+        let point = view.point.as_ref();
+        let point = point.map(|(time, point)| (*time, point.as_str()));
+        Some(
+            self.encoder
+                .event(view.unix_seconds, view.structure, point, &view.cells),
+        )
     }
 }
 
-/// What a page shows.
-enum Subject {
-    Overview,
-    Model(Page),
-}
-
-/// The latest second of the charts of a page.
-fn point(frame: &Frame, page: &Page) -> Option<Json> {
-    let model = frame
-        .models
-        .iter()
-        .find(|model| model.entry.name() == page.model)?;
-    let latest = model.latest.as_ref()?;
-    Some(write_point(latest, latest.tasks.get(page.task?)?))
-}
-
 /// Writes events with the cells that have changed.
-struct Encoder {
+pub(super) struct Encoder {
     /// The structure that the page was rendered with, if it is known.
     structure: Option<u64>,
     /// Hashes of the cells as they were sent.
     sent: HashMap<String, u64>,
     /// The time of the last point that was sent.
-    last_point: Option<Json>,
+    last_point: Option<u64>,
     /// The cell that is sent first: the one that did not fit into the last event.
     next: String,
 }
 
 impl Encoder {
-    fn new(structure: Option<u64>) -> Self {
+    pub(super) fn new(structure: Option<u64>) -> Self {
         Self {
             structure,
             sent: HashMap::new(),
@@ -221,75 +230,79 @@ impl Encoder {
         }
     }
 
-    fn event(&mut self, unix_seconds: u64, structure: u64, point: Option<Json>, cells: &Cells) -> String {
+    /// An event with the cells, in the order of their ids, that have changed. A point is sent once.
+    pub(super) fn event(
+        &mut self,
+        unix_seconds: u64,
+        structure: u64,
+        point: Option<(u64, &str)>,
+        cells: &[SentCell],
+    ) -> String {
         let is_stale = self.structure.is_some_and(|known| known != structure);
-        let point = point.filter(|point| Some(&point[0]) != self.last_point.as_ref());
-        if let Some(point) = &point {
-            self.last_point = Some(point[0].clone());
-        }
-        let mut event = json!({ "t": unix_seconds });
+        let mut event = format!("data: {{\"t\":{unix_seconds}");
         if is_stale {
-            event["stale"] = true.into();
+            event.push_str(",\"stale\":true");
         }
-        if let Some(point) = point {
-            event["p"] = point;
+        if let Some((time, point)) = point.filter(|(time, _)| Some(*time) != self.last_point) {
+            self.last_point = Some(time);
+            event.push_str(",\"p\":");
+            event.push_str(point);
         }
-        let mut text = event.to_string();
-        // What frames an event, and its cells.
-        let room = MAX_EVENT.saturating_sub(text.len() + "data: \n\n,\"c\":{}".len());
-        let changed = if is_stale {
-            String::new()
-        } else {
-            self.changed(cells, room)
-        };
-        if !changed.is_empty() {
-            text.truncate(text.len() - 1);
-            text.push_str(",\"c\":{");
-            text.push_str(&changed);
-            text.push_str("}}");
+        if !is_stale {
+            let start = event.len();
+            event.push_str(",\"c\":{");
+            let before = event.len();
+            self.write_changed(cells, &mut event);
+            if event.len() == before {
+                event.truncate(start);
+            } else {
+                event.push('}');
+            }
         }
-        format!("data: {text}\n\n")
+        event.push_str("}\n\n");
+        event
     }
 
-    /// The cells that have changed and fit into `room` bytes, as members of an object.
-    fn changed(&mut self, cells: &Cells, room: usize) -> String {
-        let ordered: BTreeMap<&str, &str> = cells.iter().collect();
+    /// Appends the cells that have changed and fit, as members of an object.
+    fn write_changed(&mut self, cells: &[SentCell], event: &mut String) {
+        let max = MAX_EVENT.saturating_sub("}}\n\n".len());
         let next = std::mem::take(&mut self.next);
-        let in_turn = ordered
-            .range(next.as_str()..)
-            .chain(ordered.range(..next.as_str()));
-        let mut members = String::new();
-        for (id, html) in in_turn {
-            let mut hasher = DefaultHasher::new();
-            html.hash(&mut hasher);
-            let hash = hasher.finish();
-            if self.sent.get(*id) == Some(&hash) {
+        let start = cells.partition_point(|cell| cell.id < next);
+        let (before, from) = cells.split_at(start);
+        let mut separator = "";
+        for cell in from.iter().chain(before) {
+            if self.sent.get(&cell.id) == Some(&cell.hash) {
                 continue;
             }
-            let member = format!("{}:{}", json!(id), json!(html));
-            let separator = usize::from(!members.is_empty());
-            if members.len() + separator + member.len() > room {
+            if event.len() + separator.len() + cell.member.len() > max {
                 if self.next.is_empty() {
-                    self.next = (*id).to_owned();
+                    self.next.clone_from(&cell.id);
                 }
                 // A cell that does not fit into an empty event would never be sent.
-                debug_assert!(member.len() <= MAX_CELL, "{} bytes: {member}", member.len());
+                debug_assert!(
+                    cell.member.len() <= MAX_CELL,
+                    "{} bytes: {}",
+                    cell.member.len(),
+                    cell.member
+                );
                 continue;
             }
-            if separator > 0 {
-                members.push(',');
-            }
-            members.push_str(&member);
-            self.sent.insert((*id).to_owned(), hash);
+            event.push_str(separator);
+            event.push_str(&cell.member);
+            separator = ",";
+            self.sent.insert(cell.id.clone(), cell.hash);
         }
-        members
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value as Json, json};
+
     use super::*;
+    use crate::http::ui::cells::Cells;
     use crate::http::ui::history::tests::busy_point;
+    use crate::http::ui::history::write_point;
 
     fn read(event: &str) -> Json {
         let text = event
@@ -300,12 +313,12 @@ mod tests {
         serde_json::from_str(text).expect("it is JSON")
     }
 
-    fn cells(texts: &[(&str, &str)]) -> Cells {
+    fn cells(texts: &[(&str, &str)]) -> Vec<SentCell> {
         let mut cells = Cells::default();
         for (id, text) in texts {
             cells.text(*id, text);
         }
-        cells
+        SentCell::all(&cells)
     }
 
     #[test]
@@ -332,7 +345,8 @@ mod tests {
     fn a_second_is_sent_once() {
         let mut encoder = Encoder::new(None);
         let event = |encoder: &mut Encoder, time: u64| {
-            read(&encoder.event(time, 0, Some(json!([time / 2, 1])), &cells(&[])))
+            let point = json!([time / 2, 1]).to_string();
+            read(&encoder.event(time, 0, Some((time / 2, &point)), &[]))
         };
         assert_eq!(event(&mut encoder, 4), json!({"t": 4, "p": [2, 1]}));
         assert_eq!(event(&mut encoder, 5), json!({"t": 5}));
@@ -351,8 +365,9 @@ mod tests {
                 cells.text(format!("{model}r"), &format!("{second} of {model}"));
             }
             cells.text("large", &"x".repeat(MAX_CELL - 20 + second as usize % 2));
-            let point = write_point(&point, &point.tasks[0]);
-            let event = encoder.event(1_764_510_000 + second, 0, Some(point), &cells);
+            let written = write_point(&point, &point.tasks[0]).to_string();
+            let cells = SentCell::all(&cells);
+            let event = encoder.event(1_764_510_000 + second, 0, Some((second, &written)), &cells);
             assert!(event.len() <= 1024, "{} bytes: {event}", event.len());
             let event = read(&event);
             for id in event["c"].as_object().into_iter().flat_map(|cells| cells.keys()) {

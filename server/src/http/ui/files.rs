@@ -13,7 +13,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// Name, content type and content of each file.
-const FILES: [(&str, &str, &[u8]); 10] = [
+const FILES: [(&str, &str, &[u8]); 11] = [
     ("app.css", STYLE, include_bytes!("../../../assets/ui/app.css")),
     (
         "answers.js",
@@ -30,6 +30,11 @@ const FILES: [(&str, &str, &[u8]); 10] = [
         "element.js",
         SCRIPT,
         include_bytes!("../../../assets/ui/element.js"),
+    ),
+    (
+        "requests.js",
+        SCRIPT,
+        include_bytes!("../../../assets/ui/requests.js"),
     ),
     (
         "schema.js",

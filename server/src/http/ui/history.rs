@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::state;
 use crate::api::ModelView;
-use crate::api::live::{ModelPoint, TaskPoint};
+use crate::api::live::{ModelPoint, TaskPoint, WorkerPoint};
 use crate::batching::DispatchReason;
 use crate::engine::SIZE_CLASSES;
 use crate::http::offload::run_blocking;
@@ -110,14 +110,20 @@ fn size_names() -> Vec<String> {
     (0..SIZE_CLASSES).map(name).collect()
 }
 
-/// One second of a task: `[time, requests, errors, queued, [p50, p99 of the request and of each stage…], sizes, reasons, busy,
-/// processes, restarts]`. Trailing zeros of lists are omitted.
+/// One second of a task: `[time, requests, errors, queued, [p50, p99 of the request and of each stage…], sizes, reasons, workers,
+/// processes, restarts]`. Trailing zeros of counts are omitted. A worker is the part of the second in which it ran batches, in
+/// percent, or -1 while it is restarting.
 pub(super) fn write_point(point: &ModelPoint, task: &TaskPoint) -> Json {
     let percentiles = [&task.latency].into_iter().chain(&task.stages);
     let percentiles = percentiles.flat_map(|percentiles| match percentiles {
         Some(millis) => millis.map(short),
         None => [Json::Null, Json::Null],
     });
+    let workers = point.workers.iter().map(|worker| match worker {
+        WorkerPoint::Busy(percent) => i16::from(*percent),
+        WorkerPoint::Restarting => -1,
+    });
+    let workers: Vec<i16> = workers.collect();
     json!([
         point.unix_seconds,
         short(task.requests),
@@ -126,7 +132,7 @@ pub(super) fn write_point(point: &ModelPoint, task: &TaskPoint) -> Json {
         percentiles.collect::<Vec<_>>(),
         trimmed(&task.sizes),
         trimmed(&task.reasons),
-        &*point.busy,
+        workers,
         point.processes,
         point.restarts,
     ])
@@ -161,7 +167,7 @@ pub(super) mod tests {
     pub(in crate::http::ui) fn busy_point() -> ModelPoint {
         ModelPoint {
             unix_seconds: 1_764_510_000,
-            busy: vec![100; 16].into(),
+            workers: vec![WorkerPoint::Busy(100); 16].into(),
             processes: Some(32),
             restarts: 65_535,
             tasks: vec![TaskPoint {
@@ -192,7 +198,7 @@ pub(super) mod tests {
     fn an_idle_second_is_short() {
         let point = ModelPoint {
             unix_seconds: 5,
-            busy: vec![0].into(),
+            workers: vec![WorkerPoint::Busy(0), WorkerPoint::Restarting].into(),
             processes: None,
             restarts: 0,
             tasks: Box::default(),
@@ -208,7 +214,7 @@ pub(super) mod tests {
         };
         assert_eq!(
             write_point(&point, &task).to_string(),
-            "[5,0,0,0,[null,null,null,null,null,null,null,null,null,null],[],[],[0],null,0]"
+            "[5,0,0,0,[null,null,null,null,null,null,null,null,null,null],[],[],[0,-1],null,0]"
         );
     }
 

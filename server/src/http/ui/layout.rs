@@ -1,8 +1,10 @@
 //! What all pages have in common: the head, and the bar at the top.
 
-use actix_web::HttpRequest;
+use actix_web::{HttpRequest, HttpResponse};
 use maud::{DOCTYPE, Markup, html};
 
+use super::{html as reply, jobs_page};
+use crate::api::Failure;
 use crate::api::open_inference::{SERVER_NAME, SERVER_VERSION};
 use crate::http::request_headers::RequestHead;
 use crate::http::server::Shared;
@@ -16,6 +18,9 @@ pub(super) struct Layout {
     user: Option<String>,
     can_sign_in: bool,
     docs: bool,
+    jobs: bool,
+    /// Whether the page is the list of jobs.
+    is_jobs: bool,
     /// Whether the page shows figures, which are kept up to date.
     is_live: bool,
 }
@@ -37,7 +42,17 @@ impl Layout {
             user: client.has_key().then(name),
             can_sign_in: shared.keys.has_admin_key() || shared.keys.requires_client_key(),
             docs: shared.pages.docs,
+            jobs: jobs_page::is_available(shared),
+            is_jobs: false,
             is_live: false,
+        }
+    }
+
+    /// The page with the jobs.
+    pub(super) fn of_jobs(request: &HttpRequest, shared: &Shared, base: &str) -> Self {
+        Self {
+            is_jobs: true,
+            ..Self::new(request, shared, "Jobs", base)
         }
     }
 
@@ -48,6 +63,19 @@ impl Layout {
             ..self
         }
     }
+}
+
+/// A page that says what failed.
+pub(super) fn failure(request: &HttpRequest, shared: &Shared, base: &str, failure: &Failure) -> HttpResponse {
+    let layout = Layout::new(request, shared, "Not available", base);
+    let body = html! {
+        main #main {
+            h1 { "Not available" }
+            p #failure role="alert" { (failure.message) }
+            p { a href={ (base) "ui/" } { "All models" } }
+        }
+    };
+    reply(failure.code.status(), page(&layout, &body))
 }
 
 /// A page. Without scripts, it loads itself again every ten seconds.
@@ -75,6 +103,7 @@ pub(super) fn page(layout: &Layout, body: &Markup) -> Markup {
             body {
                 a.skip href="#main" { "Skip to the content" }
                 (bar(layout))
+                @if layout.is_live { p #offline.banner role="alert" hidden {} }
                 (body)
             }
         }
@@ -92,6 +121,9 @@ fn bar(layout: &Layout) -> Markup {
             }
             nav aria-label="Server" {
                 a href={ (base) "ui/" } { "Models" }
+                @if layout.jobs {
+                    a href={ (base) "ui/jobs" } aria-current=[layout.is_jobs.then_some("page")] { "Jobs" }
+                }
                 @if layout.docs {
                     a href={ (base) "docs/" } { "API" }
                 }

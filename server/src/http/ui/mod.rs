@@ -1,8 +1,9 @@
 //! The page that operators keep open: an overview of all models, and one page per model with charts and a form that tries it out.
 //!
-//! Pages are rendered here, so that the overview works without scripts. What changes is in [`cells`]: pieces of HTML with an id. The
-//! stream of [`events`] sends those that have changed, and [`history`] the last ten minutes of a task for its charts. All figures
-//! come from [`LiveFeed`]; nothing is measured here.
+//! Pages are rendered here, so that the overview works without scripts. What changes is in [`cells`]: pieces of HTML with an
+//! id. [`views`] renders them once per second for all pages that show the same, the stream of [`events`] sends those that have
+//! changed, and [`history`] the last ten minutes of a task for its charts. All figures come from [`LiveFeed`]; nothing is
+//! measured here.
 //!
 //! Links are relative, so that a proxy can serve the pages under a path prefix. All files are embedded in the executable.
 
@@ -14,18 +15,24 @@ mod files;
 mod findings;
 mod frontier;
 mod history;
+mod job_cells;
+mod job_events;
+mod job_list;
+mod jobs_page;
 mod layout;
 mod model_page;
 mod overview;
 mod requests;
 mod session;
 mod sign_in;
+mod views;
+mod workers;
 
 use std::sync::Arc;
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, LOCATION};
-use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse, guard};
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, guard};
 use hyper::http::request::Parts;
 use maud::Markup;
 
@@ -35,12 +42,14 @@ use super::respond;
 use super::server::{Shared, get, post};
 use crate::api::live::LiveFeed;
 use crate::api::{ApiKeys, Client, Sessions};
-use crate::routes;
+use crate::routes::{self, Route};
 use files::Files;
+use views::Views;
 
 /// The state of the pages.
 pub(super) struct Ui {
     feed: Arc<LiveFeed>,
+    views: Arc<Views>,
     sessions: Sessions,
     files: Files,
     /// Whether the main port requires TLS.
@@ -51,6 +60,7 @@ impl Ui {
     pub(super) fn new(feed: Arc<LiveFeed>, keys: ApiKeys, has_tls: bool) -> Self {
         Self {
             feed,
+            views: Arc::default(),
             sessions: Sessions::new(keys),
             files: Files::new(),
             has_tls,
@@ -66,23 +76,36 @@ impl Ui {
 
 /// Registers the routes.
 pub(super) fn configure(config: &mut ServiceConfig) {
-    let read = guard::Any(guard::Get()).or(guard::Head());
     config
         .service(get(routes::UI_ROOT, redirect))
         .service(get(routes::UI, overview::page))
         .service(get(routes::UI_MODEL, model_page::page))
+        .service(get_or_post(routes::UI_JOBS, jobs_page::page, jobs_page::change))
+        .service(get(routes::UI_JOB_EVENTS, job_events::stream))
         .service(get(routes::UI_FILE, files::file))
         .service(get(routes::UI_EVENTS, events::stream))
         .service(get(routes::UI_HISTORY, history::history))
-        .service(
-            web::resource(routes::UI_LOGIN.patterns.to_vec())
-                .route(web::route().guard(read).to(sign_in::form))
-                .route(web::post().to(sign_in::sign_in))
-                .default_service(web::to(|request: HttpRequest| async move {
-                    respond::unhandled_method(&request, "GET, HEAD, POST")
-                })),
-        )
+        .service(get_or_post(routes::UI_LOGIN, sign_in::form, sign_in::sign_in))
         .service(post(routes::UI_LOGOUT, sign_in::sign_out));
+}
+
+/// A route that `read` answers for GET and HEAD, and `write` for POST.
+fn get_or_post<R, RArgs, W, WArgs>(route: Route, read: R, write: W) -> Resource
+where
+    R: Handler<RArgs>,
+    RArgs: FromRequest + 'static,
+    R::Output: Responder + 'static,
+    W: Handler<WArgs>,
+    WArgs: FromRequest + 'static,
+    W::Output: Responder + 'static,
+{
+    let reads = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(route.patterns.to_vec())
+        .route(web::route().guard(reads).to(read))
+        .route(web::post().to(write))
+        .default_service(web::to(|request: HttpRequest| async move {
+            respond::unhandled_method(&request, "GET, HEAD, POST")
+        }))
 }
 
 /// `GET /ui`: redirects to `ui/`, because links are relative to that directory. The location is relative, for proxies with a path
@@ -115,7 +138,7 @@ fn html(status: u16, page: Markup) -> HttpResponse {
 }
 
 /// The state of the pages, which are served.
-fn state(shared: &Data<Shared>) -> &Ui {
+fn state(shared: &Shared) -> &Ui {
     shared
         .ui
         .as_ref()

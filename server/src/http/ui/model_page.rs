@@ -10,10 +10,11 @@ use serde_json::{Value as Json, json};
 
 use super::cells::{Cells, MAX_MESSAGE, shortened, with_code};
 use super::figures::{count, number, or_dash, percent, time};
+use super::frontier::Memory;
 use super::history::{TaskQuery, find_task};
 use super::layout::{self, Layout};
 use super::overview::{badge, generation, tile, workers};
-use super::{can_predict, estimates, findings, frontier, html as reply, requests, sign_in};
+use super::{can_predict, estimates, findings, html as reply, requests, sign_in, workers as processes};
 use crate::api::live::{Frame, ModelFrame, NotableRequests};
 use crate::api::{Client, ModelView};
 use crate::config::TaskSettings;
@@ -47,7 +48,7 @@ pub(super) async fn page(
     let view = ModelView::new(shared.registry.snapshot(), client.clone());
     let task = match find_task(&view, &model, query.task.as_deref()) {
         Ok(task) => task,
-        Err(failure) => return respond::failure(&request, &failure),
+        Err(failure) => return layout::failure(&request, &shared, BASE, &failure),
     };
     let layout = Layout::new(&request, &shared, &model, BASE).live();
     let can_predict = can_predict(&request);
@@ -69,6 +70,7 @@ pub(super) async fn page(
 }
 
 /// The page of a model.
+#[derive(Clone, PartialEq)]
 pub(super) struct Page {
     pub(super) model: String,
     /// `None` if the model is not serving.
@@ -81,6 +83,13 @@ struct Serving<'a> {
     settings: &'a TaskSettings,
     engine: &'a Engine,
     index: usize,
+}
+
+impl Serving<'_> {
+    fn memory(&self) -> Option<Memory> {
+        let max_items = self.settings.batching.max_batch_size.get() as u64;
+        Memory::of(self.engine, self.index, max_items)
+    }
 }
 
 impl Page {
@@ -105,18 +114,21 @@ impl Page {
             let generation = model.entry.generation();
             generation.map(|generation| generation.number).hash(&mut hasher);
             let task = self.serving(model);
-            task.map(|task| &task.manifest.name).hash(&mut hasher);
+            task.as_ref().map(|task| &task.manifest.name).hash(&mut hasher);
+            let memory = task.and_then(|task| task.memory());
+            memory.map(|memory| memory.is_limited()).hash(&mut hasher);
         }
         hasher.finish()
     }
 
-    /// The cells of the page.
+    /// The cells of the page. Those of the latest batches are optional, because they are large and always change.
     pub(super) fn cells(
         &self,
         frame: &Frame,
         client: &Client,
         notable: &NotableRequests,
         rows: &mut requests::Rows,
+        with_batches: bool,
     ) -> Cells {
         let mut cells = Cells::default();
         let Some(model) = self.find(frame) else {
@@ -134,8 +146,12 @@ impl Page {
         let mut found = findings::of_models([model].into_iter(), client);
         found.retain(|finding| finding.concerns(task));
         findings::add_cells(&mut cells, &found, FINDINGS, None);
+        processes::add_cells(&mut cells, model, operator);
         if let Some(task) = &serving {
             self.add_task(&mut cells, model, task, operator);
+            if let Some(memory) = task.memory() {
+                memory.add_cells(&mut cells, with_batches);
+            }
             let listed = notable.of_task(&self.model, &task.manifest.name);
             requests::add_cells(&mut cells, rows, &listed, operator);
         }
@@ -172,7 +188,7 @@ impl Page {
         let Some(model) = self.find(frame) else {
             return html! { main #main { p { "The model was removed." } } };
         };
-        let cells = self.cells(frame, client, notable, &mut requests::Rows::default());
+        let cells = self.cells(frame, client, notable, &mut requests::Rows::default(), true);
         let serving = self.serving(model);
         let task = serving.as_ref().map(|task| task.manifest.name.as_str());
         let query = format!(
@@ -189,16 +205,20 @@ impl Page {
                 @if let Some(task) = &serving {
                     (figures(&cells))
                     (self.charts(&task.manifest.name))
-                    div #live {
-                        (policy(&cells, task))
-                        (memory(task))
-                        section aria-labelledby="requests-title" {
-                            h2 #requests-title { "Recent slow and failed requests" }
-                            p.muted.note {
-                                "Slow requests took longer than 99% of those of the last minute. Inputs are not kept."
-                            }
-                            (requests::table(&cells))
+                    (processes::table(&cells, model, client.is_admin()))
+                    (policy(&cells, task))
+                    @if let Some(memory) = task.memory() {
+                        section aria-labelledby="memory-title" {
+                            h2 #memory-title { "Memory" }
+                            (memory.section(&cells))
                         }
+                    }
+                    section aria-labelledby="requests-title" {
+                        h2 #requests-title { "Recent slow and failed requests" }
+                        p.muted.note {
+                            "Slow requests took longer than 99% of those of the last minute. Inputs are not kept."
+                        }
+                        (requests::table(&cells))
                     }
                     (try_it(&self.model, task, can_predict))
                 }
@@ -261,7 +281,14 @@ impl Page {
                     }
                 }
                 figure.chart.wide {
-                    figcaption { "Workers " small.muted { "part of each second in which a worker ran batches" } }
+                    figcaption {
+                        "Workers"
+                        span.legend {
+                            span.swatch.busy { "busy, darker for a larger part of the second" }
+                            span.swatch.waiting { "waiting" }
+                            span.swatch.restarting { "restarting" }
+                        }
+                    }
                     canvas #chart-workers role="img" aria-label="Timeline of the workers" {}
                 }
             }
@@ -315,18 +342,6 @@ fn policy(cells: &Cells, task: &Serving<'_>) -> Markup {
                 @for place in 0..SENTENCES {
                     li #{ "e" (place) } { (cells.get(&format!("e{place}"))) }
                 }
-            }
-        }
-    }
-}
-
-fn memory(task: &Serving<'_>) -> Markup {
-    let max_items = task.settings.batching.max_batch_size.get() as u64;
-    html! {
-        @if let Some(section) = frontier::section(task.engine, task.index, max_items) {
-            section #memory aria-labelledby="memory-title" {
-                h2 #memory-title { "Memory" }
-                (section)
             }
         }
     }

@@ -6,7 +6,7 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 
-use super::cells::Cells;
+use super::cells::{Cells, shortened};
 use super::figures::{ago, count, number, or_dash, percent, time};
 use super::layout::{self, Layout};
 use super::{findings, html as reply, sign_in, state};
@@ -21,6 +21,9 @@ use crate::http::server::Shared;
 
 /// Maximum number of findings that are shown.
 const FINDINGS: usize = 8;
+
+/// Maximum size of the reason why a reload failed, in bytes. The page of the model has more of it.
+const MAX_RELOAD_ERROR: usize = 160;
 
 /// `GET /ui/`
 pub(super) async fn page(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
@@ -129,11 +132,12 @@ fn add_row(cells: &mut Cells, row: usize, model: &ModelFrame, operator: bool, no
     let has_errors = errors.is_some_and(|errors| errors > 0.0);
     set("e", html! { span .bad[has_errors] { (or_dash(errors, number)) } });
     set("w", workers(model, operator));
-    set("k", sparkline(&model.requests));
-    let has_reload_error = entry.last_reload_error.is_some();
+    set(LINE, line(&model.requests));
+    let reload_error = entry.last_reload_error.as_ref();
+    let reload_error = reload_error.map(|error| shortened(error.text(operator), MAX_RELOAD_ERROR));
     set(
         "x",
-        html! { @if has_reload_error { span.bad { "last reload failed" } } },
+        html! { @if let Some(error) = reload_error { span.bad { "last reload failed: " (error) } } },
     );
 }
 
@@ -171,34 +175,29 @@ pub(super) fn workers(model: &ModelFrame, operator: bool) -> Markup {
 
 const SPARK_HEIGHT: f32 = 24.0;
 
-/// Requests per second in the last ten minutes.
-fn sparkline(requests: &[Option<f32>]) -> Markup {
+/// The line of requests per second in the last ten minutes, with its description. After each start, it has only differences, so
+/// that it is short.
+fn line(requests: &[Option<f32>]) -> Markup {
     let max = requests.iter().flatten().copied().fold(0.0_f32, f32::max);
     let mut path = String::new();
-    let mut is_drawing = false;
+    let mut previous = None;
     for (index, value) in requests.iter().enumerate() {
         let Some(value) = value else {
-            is_drawing = false;
+            previous = None;
             continue;
         };
-        let height = if max > 0.0 {
-            value / max * (SPARK_HEIGHT - 2.0)
-        } else {
-            0.0
-        };
-        let y = (SPARK_HEIGHT - 1.0 - height).round();
-        path.push_str(&format!(
-            "{}{} {y}",
-            if is_drawing { 'L' } else { 'M' },
-            index * 2
-        ));
-        is_drawing = true;
+        let share = if max > 0.0 { value / max } else { 0.0 };
+        let y = (SPARK_HEIGHT - 1.0 - share * (SPARK_HEIGHT - 2.0)).round() as i32;
+        path.push_str(&match previous {
+            None => format!("M{} {y}", index * 2),
+            Some(previous) => format!("l2 {}", y - previous),
+        });
+        previous = Some(y);
     }
-    let label = format!("Up to {} requests per second", number(f64::from(max)));
+    let title = format!("Up to {} requests per second", number(f64::from(max)));
     html! {
-        svg.spark viewBox="0 0 120 24" preserveAspectRatio="none" role="img" aria-label=(label) {
-            path d=(path) {}
-        }
+        title { (title) }
+        path d=(path) {}
     }
 }
 
@@ -245,6 +244,9 @@ pub(super) fn tile(cells: &Cells, id: &str, name: &str, unit: &str) -> Markup {
     }
 }
 
+/// The column with the line of requests, whose cell is the content of an image.
+const LINE: &str = "k";
+
 /// The columns after the name: the suffix of the cell's id, the heading, and whether it is a number.
 const COLUMNS: [(&str, &str, bool); 10] = [
     ("s", "State", false),
@@ -256,7 +258,7 @@ const COLUMNS: [(&str, &str, bool); 10] = [
     ("e", "Errors/s", true),
     ("w", "Workers", false),
     ("g", "Generation", false),
-    ("k", "Last 10 min", false),
+    (LINE, "Last 10 min", false),
 ];
 
 fn table(cells: &Cells, models: &[&ModelFrame]) -> Markup {
@@ -281,7 +283,15 @@ fn table(cells: &Cells, models: &[&ModelFrame]) -> Markup {
                         }
                         @for (column, heading, is_number) in COLUMNS {
                             @let id = format!("{row}{column}");
-                            td id=(id) .number[is_number] data-label=(heading) { (cells.get(&id)) }
+                            @if column == LINE {
+                                td data-label=(heading) {
+                                    svg.spark id=(id) viewBox="0 0 120 24" preserveAspectRatio="none" role="img" {
+                                        (cells.get(&id))
+                                    }
+                                }
+                            } @else {
+                                td id=(id) .number[is_number] data-label=(heading) { (cells.get(&id)) }
+                            }
                         }
                     }
                 }
@@ -296,10 +306,10 @@ mod tests {
 
     #[test]
     fn a_line_has_gaps_while_a_model_did_not_serve_and_fits_into_an_event() {
-        let text = sparkline(&[Some(0.0), Some(4.0), None, Some(2.0)]).into_string();
-        assert!(text.contains("M0 23L2 1M6 12"), "{text}");
+        let text = line(&[Some(0.0), Some(4.0), Some(4.0), None, Some(2.0)]).into_string();
+        assert!(text.contains("M0 23l2 -22l2 0M8 12"), "{text}");
         let full: Vec<_> = (0..60).map(|second| Some(second as f32 % 17.0)).collect();
-        let text = sparkline(&full).into_string();
-        assert!(text.len() < super::super::cells::MAX_CELL, "{} bytes", text.len());
+        let text = line(&full).into_string();
+        assert!(text.len() < 400, "{} bytes", text.len());
     }
 }

@@ -1,8 +1,8 @@
 //! The cookie of a session, and which requests it counts for.
 //!
-//! A browser sends the cookie with every request to this server, whichever page causes it. `SameSite=Strict` prevents that for pages of
-//! other sites. A site includes all ports of a host, so a request that may change something counts only if it also comes from a page
-//! of this origin.
+//! A browser sends the cookie with every request to this server, whichever page causes it. `SameSite=Strict` prevents that for
+//! pages of other sites. A site includes all ports of a host, so a request that may change something counts only if it also
+//! comes from a page of this origin.
 
 use actix_web::HttpRequest;
 use hyper::http::request::Parts;

@@ -87,8 +87,19 @@ async fn the_page_of_a_model_has_the_figures_of_one_of_its_tasks() {
     assert!(!page.contains("id=\"reload\""), "{page}");
     let loading = server.get("/ui/models/later").await;
     assert!(loading.status == 200 && loading.text().contains("the model is being loaded"));
-    assert_eq!(server.get("/ui/models/nothing").await.error().0, 404);
-    assert_eq!(server.get("/ui/models/vision?task=nothing").await.error().0, 404);
+    for (path, name) in [
+        ("/ui/models/nothing", "unknown model `nothing`"),
+        ("/ui/models/vision?task=nothing", "unknown task `nothing`"),
+        ("/ui/models/%3Cb%3E", "&lt;b&gt;"),
+    ] {
+        let missing = server.get(path).await;
+        assert_eq!(missing.status, 404, "{path}");
+        let text = missing.text();
+        assert!(
+            text.contains(name) && text.contains("href=\"../../ui/\""),
+            "{path}: {text}"
+        );
+    }
     let history = server.get("/ui/history/vision?task=upper").await.json();
     assert_eq!(
         (&history["points"], &history["sizes"][2]),
@@ -100,7 +111,7 @@ async fn the_page_of_a_model_has_the_figures_of_one_of_its_tasks() {
 #[actix_web::test]
 async fn a_server_with_keys_asks_for_one() {
     let server = with_keys();
-    for path in ["/ui/", "/ui/models/vision", "/ui/models/nothing"] {
+    for path in ["/ui/", "/ui/models/vision", "/ui/models/nothing", "/ui/jobs"] {
         let page = server.get(path).await;
         assert_eq!(page.status, 401, "{path}");
         let text = page.text();
@@ -109,7 +120,7 @@ async fn a_server_with_keys_asks_for_one() {
             "{path}: {text}"
         );
     }
-    for path in ["/ui/events", "/ui/history/vision"] {
+    for path in ["/ui/events", "/ui/history/vision", "/ui/jobs/events?ids="] {
         assert_eq!(server.get(path).await.error().0, 401, "{path}");
     }
     assert_eq!(server.get("/ui/static/app.js").await.status, 200);
@@ -219,6 +230,66 @@ async fn a_session_ends_when_the_user_signs_out() {
 }
 
 #[actix_web::test]
+async fn signing_in_leads_back_to_a_page_and_nowhere_else() {
+    let server = with_keys();
+    let form = server.get("/ui/models/vision?task=upper").await.text();
+    let action = "action=\"../../ui/login?next=models%2Fvision%3Ftask%3Dupper\"";
+    assert!(form.contains(action), "{form}");
+    for (next, location) in [
+        ("models%2Fvision%3Ftask%3Dupper", "./models/vision?task=upper"),
+        ("%2F%2Fother.example%2F", ".///other.example/"),
+        ("https%3A%2F%2Fother.example", "./https://other.example"),
+        ("x%0D%0Aset-cookie%3A%20a", "./"),
+        ("%C3%BC", "./"),
+    ] {
+        let head = format!("POST /ui/login?next={next}\norigin: http://test");
+        let answer = server.send(&head, format!("key={CLIENT}").as_bytes()).await;
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (303, Some(location)),
+            "{next}"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_session_that_has_ended_is_named_as_the_reason() {
+    let server = with_keys();
+    let ended = "The session has ended.";
+    let page = server
+        .send(
+            "GET /ui/jobs\ncookie: inference_ui=of-a-session-that-has-ended",
+            b"",
+        )
+        .await;
+    assert_eq!(page.status, 401);
+    assert!(page.text().contains(ended), "{}", page.text());
+    assert!(!server.get("/ui/jobs").await.text().contains(ended));
+}
+
+#[actix_web::test]
+async fn jobs_are_changed_only_by_pages_of_this_server() {
+    let server = TestServer::start();
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for (headers, body, status) in [
+        ("", format!("cancel={id}"), 403),
+        ("\norigin: http://other", format!("cancel={id}"), 403),
+        ("\nsec-fetch-site: cross-site", format!("retry={id}"), 403),
+        ("\norigin: http://test", "remove=x".to_owned(), 400),
+        ("\norigin: http://test", format!("cancel={id}&retry={id}"), 400),
+        ("\norigin: http://test", format!("cancel={id}"), 404),
+        ("\norigin: http://test", "retry=%3Cb%3E".to_owned(), 404),
+    ] {
+        let answer = server
+            .send(&format!("POST /ui/jobs{headers}"), body.as_bytes())
+            .await;
+        let text = answer.text();
+        assert_eq!(answer.status, status, "{headers} {body}: {text}");
+        assert!(!text.contains("<b>"), "{text}");
+    }
+}
+
+#[actix_web::test]
 async fn a_proxy_that_terminates_tls_makes_the_cookie_secure() {
     let server = with_keys();
     let answer = sign_in(&server, CLIENT, "\nx-forwarded-proto: https").await;
@@ -236,6 +307,7 @@ async fn the_page_can_be_disabled() {
         "/ui",
         "/ui/",
         "/ui/models/vision",
+        "/ui/jobs",
         "/ui/static/app.js",
         "/ui/events",
     ] {
