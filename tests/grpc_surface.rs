@@ -82,7 +82,8 @@ async fn headers_of_jobs_are_rejected_and_the_preference_for_one_is_ignored() {
     let message = b"\0\0\0\0\x1a\x0a\x01t\x2a\x15\x0a\x04TEXT\x12\x05BYTES\x1a\x01\x01\x2a\x03\x42\x01a";
     let path = "/inference.GRPCInferenceService/ModelInfer";
     let mut infer = |name: &'static str, value: &'static str| {
-        let (call, mut body) = client.begin_request(path, &message[..], |request| request.header(name, value));
+        let (call, mut body) =
+            client.begin_request(path, &message[..], |request| request.header(name, value));
         body.send_data(Bytes::new(), true).expect("the call is open");
         call
     };
@@ -97,8 +98,14 @@ async fn headers_of_jobs_are_rejected_and_the_preference_for_one_is_ignored() {
         assert_eq!(status, "3", "{text}");
         assert!(text.contains(name) && text.contains("over HTTP"), "{text}");
     }
-    let mut reply = infer("prefer", "respond-async").await.expect("an answer").into_body();
+    let mut reply = infer("prefer", "respond-async")
+        .await
+        .expect("an answer")
+        .into_body();
     let reply = reply.data().await.and_then(Result::ok).expect("a reply");
     assert!(reply.ends_with(b"a"), "{reply:?}");
-    assert_eq!(server.get("/v1/jobs").expect(200).json()["data"], serde_json::json!([]));
+    assert_eq!(
+        server.get("/v1/jobs").expect(200).json()["data"],
+        serde_json::json!([])
+    );
 }

@@ -177,7 +177,10 @@ async fn a_file_of_an_older_version_is_migrated_with_its_jobs() {
     let store = open(&path).await.expect("the store can be opened");
     let sure = Sure(&store);
     let webhook = sure.get(id).await.webhook.expect("it has a webhook");
-    assert_eq!((webhook.state, webhook.attempted_at), (WebhookState::Pending, None));
+    assert_eq!(
+        (webhook.state, webhook.attempted_at),
+        (WebhookState::Pending, None)
+    );
     assert_eq!(sure.reply(id).await, Some(reply_to(b"a")));
     sure.succeeded(job("new")).await;
 }

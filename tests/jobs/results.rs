@@ -144,7 +144,11 @@ fn items_done_grows_while_a_job_runs_and_starts_again_with_the_next_attempt() {
         {"do": "wait", "path": file("third"), "value": 6},
     ]);
     // In this protocol, a request fails with any of its items.
-    let id = submit(&server, "/v1/models/m.text:predict", &json!({ "instances": items }));
+    let id = submit(
+        &server,
+        "/v1/models/m.text:predict",
+        &json!({ "instances": items }),
+    );
     let items_done = |job: &Json| job["items_done"].as_u64().expect("a number");
     let wait_for_items = |before: u64, count: u64| {
         let mut last = before;

@@ -41,7 +41,11 @@ fn an_idempotency_key_stands_for_one_job() {
         assert_eq!(call.send().expect(409).error().0, "conflict", "{name}");
     }
     let normal = job(&server, ECHO, &json!({"inputs": ["a"]})).header("x-priority", "normal");
-    assert_eq!(id_of(&normal.header("idempotency-key", "k").send().expect(202)), first, "it is the default");
+    assert_eq!(
+        id_of(&normal.header("idempotency-key", "k").send().expect(202)),
+        first,
+        "it is the default"
+    );
     let all = server.get("/v1/jobs").expect(200).json();
     assert_eq!(all["data"].as_array().map(Vec::len), Some(2));
 }
@@ -126,7 +130,14 @@ fn headers_and_parameters_that_cannot_be_honored_are_rejected() {
         assert_eq!(server.get(path).expect(404).error().0, "not_found");
     }
     let id = submit(&server, ECHO, &body);
-    for query in ["wait=1h", "wait=x", "wait=5parsecs", "wait=", "wait=1s&wait=2s", "for=1s"] {
+    for query in [
+        "wait=1h",
+        "wait=x",
+        "wait=5parsecs",
+        "wait=",
+        "wait=1s&wait=2s",
+        "for=1s",
+    ] {
         server.get(&format!("/v1/jobs/{id}?{query}")).expect(400).error();
     }
     for (method, path) in [("DELETE", ""), ("POST", "/retry"), ("GET", "/result")] {
@@ -146,7 +157,10 @@ fn a_label_can_have_any_text_and_a_start_can_be_in_the_past() {
         assert_eq!(accepted.json()["label"], label);
         assert_eq!(wait(&server, &id_of(&accepted))["state"], "succeeded");
         let encoded: String = label.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let found = server.get(&format!("/v1/jobs?label={encoded}")).expect(200).json();
+        let found = server
+            .get(&format!("/v1/jobs?label={encoded}"))
+            .expect(200)
+            .json();
         assert_eq!(found["data"][0]["label"], label);
         assert_eq!(found["data"].as_array().map(Vec::len), Some(1));
     }

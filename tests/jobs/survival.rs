@@ -200,9 +200,11 @@ fn a_job_of_a_model_that_a_reload_removes_runs_to_its_end_or_waits_for_the_model
         .collect();
     server.write_config(&only_words);
     server.signal(Signal::HUP);
-    eventually("the model to be removed", || match server.get("/v1/models/m").status {
-        404 => Ok(()),
-        status => Err(status),
+    eventually("the model to be removed", || {
+        match server.get("/v1/models/m").status {
+            404 => Ok(()),
+            status => Err(status),
+        }
     });
     std::fs::write(&gate, "open").expect("open the gate");
     let ended = wait(&server, &running);

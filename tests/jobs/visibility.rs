@@ -49,7 +49,8 @@ fn a_job_is_visible_only_to_its_key_and_to_the_admin_key() {
 #[test]
 fn a_key_that_has_lost_its_permission_still_sees_its_jobs_and_they_still_run() {
     crate::harness::plugins::library("misbehave");
-    let config = format!("[server]\napi_keys_file = \"keys.toml\"\n{M}[models.batching]\nmax_batch_size = 1\n{WORDS}");
+    let config =
+        format!("[server]\napi_keys_file = \"keys.toml\"\n{M}[models.batching]\nmax_batch_size = 1\n{WORDS}");
     let scenario = Scenario::new(&config);
     let keys = scenario.dir().join("keys.toml");
     let write_keys = |model: &str| {
@@ -69,7 +70,11 @@ fn a_key_that_has_lost_its_permission_still_sees_its_jobs_and_they_still_run() {
     });
     eventually("the first job to run", || {
         let job = send(server.request("GET", &format!("/v1/jobs/{}", ids[0]))).json();
-        if job["state"] == "running" { Ok(()) } else { Err(job) }
+        if job["state"] == "running" {
+            Ok(())
+        } else {
+            Err(job)
+        }
     });
     write_keys("words");
     assert!(server.reload());
@@ -77,7 +82,9 @@ fn a_key_that_has_lost_its_permission_still_sees_its_jobs_and_they_still_run() {
     std::fs::write(&gate, "open").expect("open the gate");
     for id in &ids {
         let path = format!("/v1/jobs/{id}");
-        let ended = send(server.request("GET", &format!("{path}?wait=30s"))).expect(200).json();
+        let ended = send(server.request("GET", &format!("{path}?wait=30s")))
+            .expect(200)
+            .json();
         assert_eq!(ended["state"], "succeeded", "{ended}");
         let result = send(server.request("GET", &format!("{path}/result"))).expect(200);
         assert_eq!(result.values(), [json!("waited")]);

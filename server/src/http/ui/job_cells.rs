@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::cells::{Cells, shortened};
 use super::figures::{ago, time};
 use crate::http::jobs::state_name;
-use crate::jobs::{JobError, JobRecord, JobState, Timestamp, WebhookState};
+use crate::jobs::{JobError, JobRecord, JobState, Timestamp, WebhookDelivery, WebhookState};
 
 /// Maximum size of an error in bytes. The job has all of it.
 const MAX_ERROR: usize = 200;
@@ -69,7 +69,7 @@ impl Shown {
                 a href={ "../v1/jobs/" (job.id) "/result" } { "Result" }
                 " " small.muted { "status " (status) }
             }
-            @if let Some(webhook) = job.webhook { " " (delivery(webhook)) }
+            @if let Some(webhook) = &job.webhook { " " (delivery(webhook)) }
         }
     }
 }
@@ -115,14 +115,23 @@ fn failure(error: &JobError, has_ended: bool) -> Markup {
     }
 }
 
-fn delivery(webhook: WebhookState) -> Markup {
-    let (class, text) = match webhook {
+fn delivery(webhook: &WebhookDelivery) -> Markup {
+    let (class, text) = match webhook.state {
         WebhookState::Waiting => ("note", "webhook when it ends"),
         WebhookState::Pending => ("warning", "webhook not delivered yet"),
         WebhookState::Delivered => ("fine", "webhook delivered"),
         WebhookState::Failed => ("problem", "webhook failed"),
     };
-    html! { span class={ "badge " (class) } { (text) } }
+    let failed = webhook
+        .error
+        .as_deref()
+        .filter(|_| webhook.state != WebhookState::Delivered);
+    html! {
+        span class={ "badge " (class) } { (text) }
+        @if let Some(error) = failed {
+            " " small.muted { "attempt " (webhook.attempts) ": " (shortened(error, 60)) }
+        }
+    }
 }
 
 /// The button that belongs to the form of the page.
@@ -178,7 +187,14 @@ pub(super) mod tests {
                 message: "<script>alert(1)</script> & \"quotes\" ".repeat(50),
             }),
             reply_status: Some(422),
-            webhook: Some(WebhookState::Pending),
+            webhook: Some(WebhookDelivery {
+                state: WebhookState::Pending,
+                attempts: 3,
+                attempted_at: Some(at(1070)),
+                status: Some(503),
+                error: Some("<b>unreachable</b> ".repeat(20)),
+                next_attempt_at: Some(at(1200)),
+            }),
         }
     }
 
