@@ -115,7 +115,11 @@ fn content(file: &[u8]) -> Result<&[u8], Damage> {
 
 /// Describes that a lossy image has another size than its header declares, if so.
 fn contradiction(file: &[u8]) -> Option<String> {
-    let data = |name: &[u8; 4]| chunks(file).find(|chunk| chunk.name == name).map(|chunk| chunk.data);
+    let data = |name: &[u8; 4]| {
+        chunks(file)
+            .find(|chunk| chunk.name == name)
+            .map(|chunk| chunk.data)
+    };
     // Preceded by flags. Both are one less than the size.
     let [w0, w1, w2, h0, h1, h2] = *data(b"VP8X")?.get(4..)?.first_chunk()?;
     let declared = (

@@ -60,7 +60,9 @@ fn python() -> Option<PathBuf> {
     let what = format!("{} has no modules PIL and numpy", python.display());
     let required = std::env::var("INFERENCE_TEST_TOOLS").is_ok_and(|value| value == "required");
     assert!(!required, "{what}, and INFERENCE_TEST_TOOLS=required");
-    eprintln!("note: NOT TESTED, since {what}; install them with pip, or name another Python in INFERENCE_TEST_PYTHON");
+    eprintln!(
+        "note: NOT TESTED, since {what}; install them with pip, or name another Python in INFERENCE_TEST_PYTHON"
+    );
     None
 }
 
@@ -71,7 +73,9 @@ fn variable(name: &str, default: u64) -> u64 {
 
 fn read_exactly(reader: &mut impl Read, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    reader.read_exact(&mut bytes).expect("the script writes whole files");
+    reader
+        .read_exact(&mut bytes)
+        .expect("the script writes whole files");
     bytes
 }
 
@@ -95,7 +99,10 @@ fn difference(image: &DynamicImage, header: &Header, pixels: &[u8]) -> f64 {
 fn damaged_files_that_pillow_rejects_are_rejected_and_others_have_the_same_pixels() {
     let Some(python) = python() else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pillow.py");
-    let (count, seed) = (variable("INFERENCE_TEST_DAMAGE", 200), variable("INFERENCE_TEST_SEED", 1));
+    let (count, seed) = (
+        variable("INFERENCE_TEST_DAMAGE", 200),
+        variable("INFERENCE_TEST_SEED", 1),
+    );
     let mut child = Command::new(python)
         .arg(script)
         .args([count.to_string(), seed.to_string()])

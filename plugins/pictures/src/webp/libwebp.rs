@@ -7,8 +7,7 @@ use std::ptr::{self, NonNull};
 use libwebp_sys::{
     VP8StatusCode, WEBP_CSP_MODE, WEBP_DEMUX_ABI_VERSION, WebPData, WebPDecBuffer__bindgen_ty_1 as Output,
     WebPDecode, WebPDecoderConfig, WebPDemuxDelete, WebPDemuxGetFrame, WebPDemuxGetI, WebPDemuxInternal,
-    WebPDemuxReleaseIterator, WebPDemuxer, WebPFeatureFlags, WebPFormatFeature, WebPIterator,
-    WebPRGBABuffer,
+    WebPDemuxReleaseIterator, WebPDemuxer, WebPFeatureFlags, WebPFormatFeature, WebPIterator, WebPRGBABuffer,
 };
 
 use crate::{Damage, corrupt, truncated};
@@ -134,7 +133,9 @@ fn check(status: VP8StatusCode) -> Result<(), Damage> {
         VP8StatusCode::VP8_STATUS_NOT_ENOUGH_DATA | VP8StatusCode::VP8_STATUS_SUSPENDED => {
             truncated("the image data is incomplete")
         }
-        VP8StatusCode::VP8_STATUS_UNSUPPORTED_FEATURE => unsupported("the image data uses an unknown feature"),
+        VP8StatusCode::VP8_STATUS_UNSUPPORTED_FEATURE => {
+            unsupported("the image data uses an unknown feature")
+        }
         VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY => unsupported("there is not enough memory to decode it"),
         _ => corrupt("the image data is invalid"),
     }
