@@ -217,6 +217,7 @@ pub struct TaskInfo {
     classifier: bool,
     tokenizer: bool,
     detokenizer: bool,
+    default: bool,
     unbatched: bool,
     samples: bool,
     trial: Option<Trial>,
@@ -328,6 +329,14 @@ impl TaskInfo {
     #[must_use]
     pub fn detokenizer(mut self) -> Self {
         self.detokenizer = true;
+        self
+    }
+
+    /// Declares that the task answers requests that name only the model. A model with a single task needs no such declaration,
+    /// and the key `default_task` of the configuration takes precedence.
+    #[must_use]
+    pub fn default_task(mut self) -> Self {
+        self.default = true;
         self
     }
 
@@ -456,6 +465,7 @@ impl TaskInfo {
             classifier: self.classifier,
             tokenizer: self.tokenizer,
             detokenizer: self.detokenizer,
+            default: self.default,
             unbatched: self.unbatched,
             samples: self.samples,
             trial: self.trial,

@@ -106,6 +106,10 @@ pub struct TaskManifest {
     /// Whether the task converts tokens to a text: its input is a JSON array of token ids, and its output text.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub detokenizer: bool,
+    /// Whether the task answers requests that name only the model. At most one task of a model; the configuration takes
+    /// precedence.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub default: bool,
     /// Whether the tensors of an item are whole tensors rather than rows of a batch. In protocols with a batch dimension, a
     /// request to this task is one item, and every tensor has exactly the declared shape.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -516,7 +516,7 @@ section! {
         /// Run the examples of the model before it serves, so that the first request is not slow.
         warm_up: bool = Toggle, Value("true");
         /// Task of requests that do not name one.
-        default_task: String = NAME, Derived { applies: "the only task, if there is exactly one", example: "\"text\"" };
+        default_task: String = NAME, Derived { applies: "what the plugin declares, or the only task", example: "\"text\"" };
         /// Description of the model, for the model list and the API documentation.
         description: String = FREE_TEXT, Derived { applies: "what the plugin declares", example: "\"Reads digits\"" };
         /// Default deadline of a request to this model.

@@ -336,11 +336,14 @@ pub(super) fn task_settings(settings: &ModelSettings, tasks: &[TaskManifest]) ->
         .collect()
 }
 
-/// The task for requests that do not name one: the configured default, or the only task.
+/// The task for requests that do not name one: the configured default, the one that the plugin declares, or the only task.
 pub(super) fn default_task(settings: &ModelSettings, tasks: &[TaskManifest]) -> Option<usize> {
     match &settings.default_task {
         Some(name) => tasks.iter().position(|task| task.name == *name),
-        None => (tasks.len() == 1).then_some(0),
+        None => {
+            let declared = tasks.iter().position(|task| task.default);
+            declared.or((tasks.len() == 1).then_some(0))
+        }
     }
 }
 

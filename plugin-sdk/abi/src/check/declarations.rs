@@ -93,6 +93,19 @@ fn tasks(tasks: &[TaskManifest]) -> Vec<Finding> {
         }
         findings.extend(check_task(task));
     }
+    let defaults: Vec<&str> = tasks
+        .iter()
+        .filter(|task| task.default)
+        .map(|task| task.name.as_str())
+        .collect();
+    if let [first, second, ..] = defaults[..] {
+        findings.push(Finding::error(
+            Some(second),
+            format_args!(
+                "the tasks `{first}` and `{second}` are both the default task, expected at most one"
+            ),
+        ));
+    }
     findings
 }
 

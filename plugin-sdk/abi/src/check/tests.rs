@@ -56,6 +56,13 @@ fn each_error_names_its_task() {
             "two tasks are named `a`",
         ),
         (
+            json!([
+                {"name": "a", "default": true, "input": text, "output": text},
+                {"name": "b", "default": true, "input": text, "output": text},
+            ]),
+            "the tasks `a` and `b` are both the default task, expected at most one",
+        ),
+        (
             json!([{"name": "t", "output": text}]),
             "the input of task `t` has no kind",
         ),
