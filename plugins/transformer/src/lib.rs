@@ -26,7 +26,7 @@ pub use linear::{Activation, Linear, Norm, NormKind};
 pub use pooling::{Pooling, dot, normalize};
 pub use rotary::{Rotary, RotaryScaling};
 pub use threads::EncoderThreads;
-pub use tokens::{Tokenizer, Tokens, Truncation};
+pub use tokens::{TextToken, Tokenizer, Tokens, Truncation};
 pub use weights::{WeightFiles, Weights};
 
 /// Executes matrix products. Creating one is cheap.

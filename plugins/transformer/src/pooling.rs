@@ -23,6 +23,18 @@ pub enum Pooling {
 }
 
 impl Pooling {
+    /// Returns the name in text-embeddings-inference, or else that of sentence-transformers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+            Self::Max => "max",
+            Self::MeanSqrtLength => "mean_sqrt_len_tokens",
+            Self::WeightedMean => "weightedmean",
+            Self::LastToken => "last_token",
+        }
+    }
+
     /// Pools `states`, which has a vector of `width` numbers for each token. There must be at least one token.
     pub fn pool(self, states: &[f32], width: usize) -> Vec<f32> {
         self.pool_after(0, states, width)

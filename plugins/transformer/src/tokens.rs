@@ -6,6 +6,11 @@
 //! follows them: tokenizers split a text into words from left to right, and tokenize each word independently. In a text
 //! without word boundaries, the first tokens must be the same for two beginnings of different lengths. A text whose beginning
 //! has too few tokens to decide this is rejected. If truncation keeps the last tokens instead, a long text is rejected.
+//!
+//! `pairs` tokenizes pairs of texts, and `ids` converts between texts and the IDs that clients send and receive.
+
+mod ids;
+mod pairs;
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,9 +18,9 @@ use std::fs;
 use std::path::Path;
 
 use plugin_sdk::{ItemError, LoadError};
-use tokenizers::utils::truncation::truncate_encodings;
-use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
+use tokenizers::{Encoding, PostProcessor, TruncationDirection};
 
+pub use self::ids::TextToken;
 use crate::files::file_error;
 
 /// The word of texts with a requested number of tokens.
@@ -70,6 +75,8 @@ impl Tokens {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     padding: u32,
+    /// All IDs are less than this.
+    vocabulary: usize,
     max_length: usize,
     truncate: bool,
     lowercase: bool,
@@ -121,7 +128,9 @@ impl Tokenizer {
         // The file can specify truncation and padding. The reference implementations use only the direction of it.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(unusable)?;
+        let last = inner.get_vocab(true).into_values().max();
         Ok(Self {
+            vocabulary: last.map_or(0, |id| id as usize + 1),
             inner,
             padding: padding.unwrap_or(0),
             max_length,
@@ -148,11 +157,7 @@ impl Tokenizer {
 
     /// Returns the size of the vocabulary: all IDs are less than this.
     pub fn vocabulary(&self) -> usize {
-        self.inner
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .map_or(0, |id| id as usize + 1)
+        self.vocabulary
     }
 
     /// Returns the ID of the padding token, for networks with a fixed length. 0 if the file does not specify one.
@@ -207,10 +212,13 @@ impl Tokenizer {
     /// # Errors
     /// Same as [`text`](Self::text).
     pub fn truncated(&self, prompt: &str, text: &str, truncation: Truncation) -> Result<Tokens, ItemError> {
-        let from_left = truncation.from_left.unwrap_or(self.from_left);
-        let truncate = truncation.truncate.unwrap_or(self.truncate);
+        let (truncate, from_left) = self.choices(truncation);
         let limit = self.limit(truncation);
-        let (beginning, mut encoding) = match from_left && truncate {
+        let Encoded {
+            is_whole,
+            mut encoding,
+            ..
+        } = match from_left && truncate {
             true => self.encode_end(prompt, text, limit)?,
             false => self.encode_beginning(prompt, text, limit)?,
         };
@@ -218,7 +226,7 @@ impl Tokenizer {
             encoding.truncate(self.budget(false, limit), 0, direction(from_left));
         }
         let encoding = self.with_special_tokens(encoding, None)?;
-        self.tokens(&encoding, beginning.len() == text.len(), limit)
+        self.tokens(&encoding, is_whole, limit)
     }
 
     /// Returns a text that has about `count` tokens after `prefix`, including special tokens, for measuring. `None` if a text
@@ -246,75 +254,12 @@ impl Tokenizer {
         Some(text_of(words))
     }
 
-    /// Tokenizes a pair of texts. Truncation removes tokens of the longer text first.
-    ///
-    /// # Errors
-    /// Same as [`text`](Self::text).
-    pub fn pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
-        self.truncated_pair(first, second, Truncation::default())
-    }
-
-    /// Tokenizes a pair of texts, and handles long texts as a client chose.
-    ///
-    /// # Errors
-    /// Same as [`text`](Self::text).
-    pub fn truncated_pair(
-        &self,
-        first: &str,
-        second: &str,
-        truncation: Truncation,
-    ) -> Result<Tokens, ItemError> {
-        let from_left = truncation.from_left.unwrap_or(self.from_left);
-        let truncate = truncation.truncate.unwrap_or(self.truncate);
-        let limit = self.limit(truncation);
-        // Truncation keeps fewer tokens of each text of a pair than of a single text.
-        let encode = |text| match from_left && truncate {
-            true => self.encode_end("", text, limit),
-            false => self.encode_beginning("", text, limit),
-        };
-        let ((one, mut encoding), (other, mut pair)) = (encode(first)?, encode(second)?);
-        let budget = self.budget(true, limit);
-        // If both are truncated to half of an odd number, the longer one keeps one more.
-        if truncate && budget % 2 == 1 && encoding.len().min(pair.len()) > budget {
-            encoding = self.encode_words(one, limit, from_left)?;
-            pair = self.encode_words(other, limit, from_left)?;
-        }
-        pair.set_type_ids(vec![1; pair.len()]);
-        let (encoding, pair) = if truncate {
-            let params = TruncationParams {
-                max_length: budget,
-                direction: direction(from_left),
-                ..TruncationParams::default()
-            };
-            let (encoding, pair) =
-                truncate_encodings(encoding, Some(pair), &params).map_err(|error| invalid(&error))?;
-            (encoding, pair.unwrap_or_default())
-        } else {
-            (encoding, pair)
-        };
-        let encoding = self.with_special_tokens(encoding, Some(pair))?;
-        self.tokens(
-            &encoding,
-            one.len() == first.len() && other.len() == second.len(),
-            limit,
+    /// Whether long texts are truncated, and whether truncation removes their first tokens.
+    fn choices(&self, truncation: Truncation) -> (bool, bool) {
+        (
+            truncation.truncate.unwrap_or(self.truncate),
+            truncation.from_left.unwrap_or(self.from_left),
         )
-    }
-
-    /// Like [`pair`](Self::pair), but rejects a pair that would be truncated.
-    ///
-    /// # Errors
-    /// Same as [`pair`](Self::pair), and if the pair has too many tokens.
-    pub fn whole_pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
-        let truncation = Truncation {
-            truncate: Some(false),
-            ..Truncation::default()
-        };
-        self.truncated_pair(first, second, truncation).map_err(|error| {
-            ItemError::invalid(format_args!(
-                "{}; set `truncate` to true, or shorten the query and the passage",
-                error.message()
-            ))
-        })
     }
 
     /// Returns the maximum number of tokens.
@@ -330,10 +275,16 @@ impl Tokenizer {
         limit.saturating_sub(special.map_or(0, |processor| processor.added_tokens(is_pair)))
     }
 
+    /// Number of bytes of a text that are tokenized first to find `limit` tokens.
     fn first_beginning(limit: usize) -> usize {
         limit
             .saturating_mul(BYTES_PER_TOKEN)
             .saturating_add(MIN_BEGINNING)
+    }
+
+    /// Maximum number of bytes of a text that are tokenized.
+    fn max_beginning(limit: usize) -> usize {
+        Self::first_beginning(limit).max(MAX_BEGINNING)
     }
 
     fn lowercased<'t>(&self, text: &'t str) -> Cow<'t, str> {
@@ -343,28 +294,41 @@ impl Tokenizer {
         }
     }
 
-    /// Tokenizes as much of a text as is necessary to find its first tokens, and returns that part of the text as well. The
-    /// tokens do not include special ones.
+    /// Tokenizes as much of a text as is necessary to find its first `limit` tokens.
     fn encode_beginning<'t>(
         &self,
         prompt: &str,
         text: &'t str,
         limit: usize,
-    ) -> Result<(&'t str, Encoding), ItemError> {
-        let mut size = Self::first_beginning(limit);
-        let max_size = size.max(MAX_BEGINNING);
+    ) -> Result<Encoded<'t>, ItemError> {
+        let sizes = (Self::first_beginning(limit), Self::max_beginning(limit));
+        self.encode_beginning_of(prompt, text, limit, sizes)
+    }
+
+    /// Like [`encode_beginning`](Self::encode_beginning), with the number of bytes of the first beginning and the maximum.
+    fn encode_beginning_of<'t>(
+        &self,
+        prompt: &str,
+        text: &'t str,
+        limit: usize,
+        (first_size, max_size): (usize, usize),
+    ) -> Result<Encoded<'t>, ItemError> {
+        let mut size = first_size.min(max_size);
         let mut before: Option<Vec<u32>> = None;
         loop {
             let beginning = &text[..text.floor_char_boundary(size)];
-            let whole = if prompt.is_empty() {
-                Cow::Borrowed(beginning)
-            } else {
-                format!("{prompt}{beginning}").into()
+            let encoded = |encoding, is_whole| Encoded {
+                text,
+                is_whole,
+                encoding,
             };
-            let whole = self.lowercased(&whole);
+            let prompted = with_prompt(prompt, beginning);
+            let whole = self.lowercased(&prompted);
             if beginning.len() == text.len() {
                 let encoding = self.inner.encode_fast(&*whole, false);
-                return Ok((beginning, encoding.map_err(|error| invalid(&error))?));
+                return encoding
+                    .map(|encoding| encoded(encoding, true))
+                    .map_err(|error| invalid(&error));
             }
             // Unlike `encode_fast`, this returns the words of the tokens.
             let encoding = self
@@ -375,7 +339,7 @@ impl Tokenizer {
             if let Some(words) = words_after(&encoding, limit) {
                 let is_same = before.as_deref() == Some(kept);
                 if words >= 2 || is_same {
-                    return Ok((beginning, encoding));
+                    return Ok(encoded(encoding, false));
                 }
                 before = Some(kept.to_vec());
             }
@@ -391,47 +355,19 @@ impl Tokenizer {
     }
 
     /// Tokenizes a whole text, whose last tokens are kept.
-    fn encode_end<'t>(
-        &self,
-        prompt: &str,
-        text: &'t str,
-        limit: usize,
-    ) -> Result<(&'t str, Encoding), ItemError> {
-        let max_size = Self::first_beginning(limit).max(MAX_BEGINNING);
-        if text.len() > max_size {
-            return Err(ItemError::invalid(format_args!(
-                "the text has {} bytes, expected at most {max_size} if its first tokens are removed",
-                text.len()
-            )));
-        }
-        let whole = format!("{prompt}{text}");
+    fn encode_end<'t>(&self, prompt: &str, text: &'t str, limit: usize) -> Result<Encoded<'t>, ItemError> {
+        check_size(
+            text,
+            Self::max_beginning(limit),
+            "if its first tokens are removed",
+        )?;
+        let whole = with_prompt(prompt, text);
         let encoding = self.inner.encode_fast(&*self.lowercased(&whole), false);
-        Ok((text, encoding.map_err(|error| invalid(&error))?))
-    }
-
-    /// Tokenizes as many words of a text as have `limit` tokens. These are the tokens that the reference implementation compares to
-    /// find the longer text of a pair.
-    fn encode_words(&self, text: &str, limit: usize, from_left: bool) -> Result<Encoding, ItemError> {
-        let encoding = self.inner.encode(&*self.lowercased(text), false);
-        let mut encoding = encoding.map_err(|error| invalid(&error))?;
-        if encoding.len() > limit {
-            let words = encoding.get_word_ids();
-            let rest = words.len() - limit;
-            // The last of the words may have more tokens.
-            let more = match from_left {
-                true => words[..rest]
-                    .iter()
-                    .rev()
-                    .take_while(|word| **word == words[rest])
-                    .count(),
-                false => words[limit..]
-                    .iter()
-                    .take_while(|word| **word == words[limit - 1])
-                    .count(),
-            };
-            encoding.truncate(limit + more, 0, direction(from_left));
-        }
-        Ok(encoding)
+        Ok(Encoded {
+            text,
+            is_whole: true,
+            encoding: encoding.map_err(|error| invalid(&error))?,
+        })
     }
 
     fn with_special_tokens(&self, encoding: Encoding, pair: Option<Encoding>) -> Result<Encoding, ItemError> {
@@ -464,6 +400,33 @@ impl Tokenizer {
             skipped: 0,
             unattended: 0,
         })
+    }
+}
+
+/// The tokens of a text or of its beginning, without special tokens.
+struct Encoded<'t> {
+    /// The whole text.
+    text: &'t str,
+    /// Whether the tokens are those of the whole text.
+    is_whole: bool,
+    encoding: Encoding,
+}
+
+/// Rejects a text that is too long to be tokenized as a whole.
+fn check_size(text: &str, max_size: usize, when: &str) -> Result<(), ItemError> {
+    match text.len() <= max_size {
+        true => Ok(()),
+        false => Err(ItemError::invalid(format_args!(
+            "the text has {} bytes, expected at most {max_size} {when}",
+            text.len()
+        ))),
+    }
+}
+
+fn with_prompt<'t>(prompt: &str, text: &'t str) -> Cow<'t, str> {
+    match prompt.is_empty() {
+        true => text.into(),
+        false => format!("{prompt}{text}").into(),
     }
 }
 
