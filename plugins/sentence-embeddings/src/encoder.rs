@@ -5,7 +5,7 @@ use transformer::files::file_error;
 use transformer::{EncoderThreads, GemmExecutor, Tokens, WeightFiles, Weights};
 
 use crate::graph::Graph;
-use crate::model_spec::{Embedding, ModelSpec, SparseEmbedding, TokenEmbedding, WeightsFile};
+use crate::model_spec::{Embedding, ModelSpec, SparseEmbedding, WeightsFile};
 use crate::network::{HeadKind, Network, pool};
 use crate::stages::{Stage, width_after};
 
@@ -107,15 +107,15 @@ impl Encoder {
         self.in_blocks(texts, worker, of_states)
     }
 
-    /// Computes the vectors of all tokens of each text.
+    /// Computes the vectors of all tokens of each text, after these modules.
     pub(crate) fn token_vectors(
         &self,
         texts: &[&Tokens],
-        embedding: &TokenEmbedding,
+        stages: &[Stage],
         worker: usize,
     ) -> Result<Vec<Vec<f32>>, BatchError> {
         let of_states = |texts: &[&Tokens], states: Vec<f32>| {
-            let states = after(&embedding.stages, texts, states);
+            let states = after(stages, texts, states);
             split(&states, texts).map(<[f32]>::to_vec).collect()
         };
         self.in_blocks(texts, worker, of_states)

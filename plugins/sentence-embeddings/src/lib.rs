@@ -22,6 +22,7 @@ mod similarity;
 mod stages;
 mod tasks;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,13 +31,16 @@ use transformer::{Tokenizer, Tokens, threads};
 
 use crate::encoder::Encoder;
 use crate::labels::Labels;
-use crate::model_spec::{Embedding, ModelSpec, Purpose, SparseEmbedding, TokenEmbedding};
+use crate::model_spec::{Embedding, ModelSpec, Prompts, Purpose, SparseEmbedding, TokenEmbedding};
 pub use crate::settings::Settings;
-use crate::tasks::{Classify, Embed, EmbedTokens, EmbedWords, Rerank, Role, Similarity};
+use crate::tasks::{
+    Classify, Decode, Embed, EmbedTokens, EmbedWords, Rerank, Role, Similarity, TokenSource, Tokenize,
+};
 
 /// A loaded model.
 pub struct SentenceEmbeddings {
     tokenizer: Tokenizer,
+    prompts: Prompts,
     encoder: Encoder,
     capability: Capability,
     max_passages: usize,
@@ -44,7 +48,12 @@ pub struct SentenceEmbeddings {
 
 /// What a model computes, with the length of its vectors. Tasks share it.
 enum Capability {
-    Embed(Arc<Embedding>, usize),
+    Embed {
+        embedding: Arc<Embedding>,
+        width: usize,
+        /// Length of the vectors of tokens.
+        token_width: usize,
+    },
     EmbedTokens(Arc<TokenEmbedding>, usize),
     EmbedWords(Arc<SparseEmbedding>),
     Rank(Labels),
@@ -67,7 +76,10 @@ impl SentenceEmbeddings {
         let spec = ModelSpec::read(&base_dir.join(&settings.folder), &settings)?;
         let encoder = Encoder::load(&spec, workers, threads)?;
         let ModelSpec {
-            tokenizer, purpose, ..
+            tokenizer,
+            prompts,
+            purpose,
+            ..
         } = spec;
         if let Some(known) = encoder
             .vocabulary()
@@ -82,7 +94,12 @@ impl SentenceEmbeddings {
         let capability = match purpose {
             Purpose::Embed(embedding) => {
                 let width = encoder.width(&embedding)?;
-                Capability::Embed(Arc::new(embedding), width)
+                let token_width = encoder.width_of_tokens(&embedding.token_stages)?;
+                Capability::Embed {
+                    embedding: Arc::new(embedding),
+                    width,
+                    token_width,
+                }
             }
             Purpose::EmbedTokens(embedding) => {
                 let width = encoder.width_of_tokens(&embedding.stages)?;
@@ -94,6 +111,7 @@ impl SentenceEmbeddings {
         };
         Ok(Self {
             tokenizer,
+            prompts,
             encoder,
             capability,
             max_passages: settings.max_passages.get(),
@@ -105,7 +123,7 @@ impl SentenceEmbeddings {
     /// # Errors
     /// The computation fails, or the model does not produce vectors.
     pub fn vectors(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, BatchError> {
-        let Capability::Embed(embedding, _) = &self.capability else {
+        let Capability::Embed { embedding, .. } = &self.capability else {
             return Err(BatchError::failed(
                 "the model does not produce one vector of a text",
             ));
@@ -134,20 +152,54 @@ impl Model for SentenceEmbeddings {
     }
 
     fn configured_tasks(&self) -> Tasks<Self> {
-        match &self.capability {
-            Capability::Embed(embedding, width) => Tasks::new()
-                .add_prepared("query", Embed::new(Role::Query, embedding, *width))
-                .add_prepared("passage", Embed::new(Role::Passage, embedding, *width))
-                .add_prepared("similarity", Similarity::new(embedding)),
-            Capability::EmbedTokens(embedding, width) => Tasks::new()
-                .add_prepared("query", EmbedTokens::new(Role::Query, embedding, *width))
-                .add_prepared("passage", EmbedTokens::new(Role::Passage, embedding, *width)),
+        let tasks = match &self.capability {
+            Capability::Embed {
+                embedding,
+                width,
+                token_width,
+            } => {
+                let tokens = TokenSource::Pooled(Arc::clone(embedding));
+                Tasks::new()
+                    .add_prepared("query", Embed::new(Role::Query, embedding, *width))
+                    .add_prepared("passage", Embed::new(Role::Passage, embedding, *width))
+                    .add_prepared("similarity", Similarity::new(embedding))
+                    .add_prepared(
+                        "token_vectors",
+                        EmbedTokens::new(Role::Text, tokens, *token_width),
+                    )
+            }
+            Capability::EmbedTokens(embedding, width) => {
+                let task = |role| EmbedTokens::new(role, TokenSource::Tokens(Arc::clone(embedding)), *width);
+                Tasks::new()
+                    .add_prepared("query", task(Role::Query))
+                    .add_prepared("passage", task(Role::Passage))
+            }
             Capability::EmbedWords(embedding) => Tasks::new()
                 .add_prepared("query", EmbedWords::new(Role::Query, embedding))
                 .add_prepared("passage", EmbedWords::new(Role::Passage, embedding)),
             Capability::Rank(labels) => Tasks::new().add_prepared("rerank", Rerank(labels.clone())),
             Capability::Classify(labels) => Tasks::new().add_prepared("classify", Classify(labels.clone())),
+        };
+        tasks
+            .add_prepared("tokenize", Tokenize::new(&self.prompts))
+            .add_prepared("decode", Decode::new(&self.tokenizer))
+    }
+
+    fn details(&self) -> BTreeMap<String, String> {
+        let mut details = BTreeMap::from([
+            ("dtype".to_owned(), "float32".to_owned()),
+            ("max_length".to_owned(), self.tokenizer.max_length().to_string()),
+        ]);
+        match &self.capability {
+            Capability::Embed { embedding, .. } => {
+                let pooling: Vec<_> = embedding.pooling.iter().map(|mode| mode.name()).collect();
+                details.insert("pooling".to_owned(), pooling.join("+"));
+            }
+            Capability::EmbedWords(_) => drop(details.insert("pooling".to_owned(), "splade".to_owned())),
+            Capability::Rank(labels) => drop(details.insert("label".to_owned(), labels.names.concat())),
+            Capability::EmbedTokens(..) | Capability::Classify(_) => {}
         }
+        details
     }
 }
 

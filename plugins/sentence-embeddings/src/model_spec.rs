@@ -21,6 +21,7 @@ use crate::stages::Stage;
 pub(crate) struct ModelSpec {
     pub(crate) weights: WeightsFile,
     pub(crate) tokenizer: Tokenizer,
+    pub(crate) prompts: Prompts,
     pub(crate) purpose: Purpose,
 }
 
@@ -99,6 +100,8 @@ pub(crate) struct SparseEmbedding {
 pub(crate) struct Prompts {
     pub(crate) query: String,
     pub(crate) passage: String,
+    /// That of texts which are neither.
+    pub(crate) text: String,
     /// Those that a client can choose by name.
     pub(crate) named: BTreeMap<String, String>,
     /// Maximum numbers of tokens, if they are less than that of the model.
@@ -116,6 +119,13 @@ pub(crate) struct Expansion {
     pub(crate) length: usize,
     /// Whether tokens attend to them.
     pub(crate) attend: bool,
+}
+
+impl Prompts {
+    /// Whether queries and passages are tokenized in the same way.
+    pub(crate) fn are_same(&self) -> bool {
+        self.query == self.passage && self.query_length == self.passage_length && self.expansion.is_none()
+    }
 }
 
 impl Embedding {
@@ -184,7 +194,7 @@ impl ModelSpec {
                 pipeline.result,
                 &lengths,
                 &texts,
-                prompts,
+                prompts.clone(),
                 settings,
                 &tokenizer,
                 &base,
@@ -194,6 +204,7 @@ impl ModelSpec {
         Ok(Self {
             weights,
             tokenizer,
+            prompts,
             purpose,
         })
     }
@@ -201,10 +212,25 @@ impl ModelSpec {
 
 fn prompts(texts: &TextConfig, lengths: &LengthConfig, settings: &Settings) -> Prompts {
     let (query, passage) = texts.query_and_passage(&settings.prompts);
+    let mut named = texts.prompts.clone();
+    let configured = [
+        ("query", &settings.prompts.query),
+        ("passage", &settings.prompts.passage),
+    ];
+    for (name, prompt) in configured {
+        if let Some(prompt) = prompt {
+            named.insert(name.to_owned(), prompt.clone());
+        }
+    }
+    let default = texts.default_prompt().and_then(|name| texts.prompts.get(name));
     Prompts {
+        text: match query == passage {
+            true => query.clone(),
+            false => default.cloned().unwrap_or_default(),
+        },
         query,
         passage,
-        named: texts.prompts.clone(),
+        named,
         query_length: lengths.query_length,
         passage_length: lengths.document_length,
         expansion: None,

@@ -1,5 +1,7 @@
 //! Scores of labels.
 
+use plugin_sdk::Output;
+use plugin_sdk::manifest::ValueManifest;
 use plugin_sdk::prelude::*;
 use plugin_sdk::serde_json::Value as JsonValue;
 use transformer::Tokens;
@@ -37,6 +39,16 @@ pub(crate) struct Scored {
     score: f32,
 }
 
+/// The declaration of the output, with the names of the labels in the order of the network.
+fn output(labels: &[String]) -> ValueManifest {
+    let mut output = <Json<Vec<Scored>> as Output>::manifest();
+    let is_unique = |(index, label): (usize, &String)| !labels[..index].contains(label);
+    if labels.iter().enumerate().all(is_unique) {
+        output.schema["items"]["properties"]["label"]["enum"] = json!(labels);
+    }
+    output
+}
+
 /// Task that computes a score for each label.
 pub(crate) struct Classify(pub(crate) Labels);
 
@@ -49,7 +61,9 @@ impl PreparedTask<SentenceEmbeddings> for Classify {
     fn describe(&self) -> TaskInfo {
         info("Computes the scores of all labels for a text or a pair of texts, best first.".to_owned())
             .classifier()
+            .default_task()
             .parameters::<ClassificationParameters>()
+            .output(output(&self.0.names))
             .example(json!("How tall is Mont Blanc?"))
     }
 

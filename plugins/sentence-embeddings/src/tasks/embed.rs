@@ -6,9 +6,10 @@ use plugin_sdk::prelude::*;
 use plugin_sdk::serde_json::Value as JsonValue;
 use transformer::Tokens;
 
-use super::{Direction, Role, TextReader, finite, info, truncation};
+use super::{Direction, Role, TextParameters, TextReader, finite, info};
 use crate::SentenceEmbeddings;
-use crate::model_spec::{Embedding, SparseEmbedding, TokenEmbedding};
+use crate::model_spec::{Embedding, Prompts, SparseEmbedding, TokenEmbedding};
+use crate::stages::Stage;
 
 /// Parameters of an embedding.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -20,20 +21,23 @@ struct EmbeddingParameters {
     truncate: Option<bool>,
     /// The side of a text that truncation removes. The default is what the directory says.
     truncation_direction: Option<Direction>,
+    /// The IDs of the tokens, including special tokens. The text must be empty then.
+    token_ids: Option<Vec<u32>>,
     /// Whether vectors are scaled to length 1. The default is the setting `normalize`.
     normalize: Option<bool>,
 }
 
-/// Parameters of sparse vectors and of the vectors of tokens.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct TextParameters {
-    /// Name of the prompt that is prepended to the text, as in the model directory. The default is that of the task.
-    prompt_name: Option<String>,
-    /// Whether texts that are too long are truncated. The default is the setting `truncate`.
-    truncate: Option<bool>,
-    /// The side of a text that truncation removes. The default is what the directory says.
-    truncation_direction: Option<Direction>,
+impl EmbeddingParameters {
+    /// Separates those of the text from `normalize`.
+    fn split(self) -> (TextParameters, Option<bool>) {
+        let text = TextParameters {
+            prompt_name: self.prompt_name,
+            truncate: self.truncate,
+            truncation_direction: self.truncation_direction,
+            token_ids: self.token_ids,
+        };
+        (text, self.normalize)
+    }
 }
 
 /// A tokenized text, and what the client chose for its vector.
@@ -58,8 +62,9 @@ impl Embed {
         } else {
             ""
         };
+        let info = info(format!("Computes the vector of {what}{scaled}."));
         Self {
-            info: info(format!("Computes the vector of {what}{scaled}."))
+            info: default_if(role == Role::Passage && embedding.prompts.are_same(), info)
                 .embedding()
                 .parameters::<EmbeddingParameters>()
                 .output_tensor(TensorInfo::new("embedding", DType::Fp32, &[width as i64]))
@@ -85,12 +90,9 @@ impl PreparedTask<SentenceEmbeddings> for Embed {
         model: &SentenceEmbeddings,
         item: Item<&str>,
     ) -> Result<Prepared<PreparedText>, ItemError> {
-        let parameters: EmbeddingParameters = item.parameters()?;
-        let truncation = truncation(parameters.truncate, parameters.truncation_direction);
-        let prompt_name = parameters.prompt_name.as_deref();
-        let tokens = self.reader.read(model, item.value, prompt_name, truncation)?;
+        let (parameters, normalize) = item.parameters::<EmbeddingParameters>()?.split();
+        let tokens = self.reader.read(model, item.value, parameters)?;
         let weight = tokens.len() as u64;
-        let normalize = parameters.normalize;
         Ok(Prepared::new(PreparedText { tokens, normalize }).weight(weight))
     }
 
@@ -113,28 +115,74 @@ impl PreparedTask<SentenceEmbeddings> for Embed {
     }
 }
 
+/// Declares a task as the default. Where queries and passages are the same, that of passages is.
+fn default_if(is_default: bool, info: TaskInfo) -> TaskInfo {
+    match is_default {
+        true => info.default_task(),
+        false => info,
+    }
+}
+
+/// Where the vectors of tokens come from.
+#[derive(Clone)]
+pub(crate) enum TokenSource {
+    /// A model that computes nothing else.
+    Tokens(Arc<TokenEmbedding>),
+    /// A model that pools them.
+    Pooled(Arc<Embedding>),
+}
+
+impl TokenSource {
+    fn prompts(&self) -> &Prompts {
+        match self {
+            Self::Tokens(embedding) => &embedding.prompts,
+            Self::Pooled(embedding) => &embedding.prompts,
+        }
+    }
+
+    fn stages(&self) -> &[Stage] {
+        match self {
+            Self::Tokens(embedding) => &embedding.stages,
+            Self::Pooled(embedding) => &embedding.token_stages,
+        }
+    }
+
+    /// Tokens whose vectors are left out.
+    fn skipped(&self, role: Role) -> &[u32] {
+        match self {
+            Self::Tokens(embedding) if role != Role::Query || embedding.skips_queries => &embedding.skipped,
+            Self::Tokens(_) | Self::Pooled(_) => &[],
+        }
+    }
+
+    /// Whether queries and passages have the same vectors.
+    fn is_same_for_roles(&self) -> bool {
+        self.prompts().are_same() && self.skipped(Role::Query) == self.skipped(Role::Passage)
+    }
+}
+
 /// Task that computes a vector for each token of a text.
 pub(crate) struct EmbedTokens {
     info: TaskInfo,
+    role: Role,
     reader: TextReader,
-    embedding: Arc<TokenEmbedding>,
-    /// Whether the vectors of some tokens are left out.
-    skips: bool,
+    source: TokenSource,
     width: usize,
 }
 
 impl EmbedTokens {
-    pub(crate) fn new(role: Role, embedding: &Arc<TokenEmbedding>, width: usize) -> Self {
+    pub(crate) fn new(role: Role, source: TokenSource, width: usize) -> Self {
         let (what, example) = role.phrases();
+        let info = info(format!("Computes a vector for each token of {what}."));
         Self {
-            info: info(format!("Computes a vector for each token of {what}."))
+            info: default_if(role == Role::Passage && source.is_same_for_roles(), info)
                 .token_embeddings()
                 .parameters::<TextParameters>()
                 .output_tensor(TensorInfo::new("embeddings", DType::Fp32, &[-1, width as i64]))
                 .example(json!(example)),
-            reader: TextReader::new(role, &embedding.prompts, false),
-            embedding: Arc::clone(embedding),
-            skips: role == Role::Passage || embedding.skips_queries,
+            role,
+            reader: TextReader::new(role, source.prompts(), false),
+            source,
             width,
         }
     }
@@ -156,14 +204,14 @@ impl PreparedTask<SentenceEmbeddings> for EmbedTokens {
     fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Tokens>) -> BatchResult<TensorOutput> {
         let vectors = model
             .encoder
-            .token_vectors(&batch, &self.embedding, batch.worker())?;
+            .token_vectors(&batch, self.source.stages(), batch.worker())?;
+        let skipped = self.source.skipped(self.role);
         let mut vectors = vectors.into_iter();
         batch.map(|tokens| {
             let vectors = vectors.next().unwrap_or_default();
-            let is_kept = |id: &u32| !self.skips || !self.embedding.skipped.contains(id);
             let kept = vectors.chunks_exact(self.width).zip(&tokens.ids);
             let kept: Vec<f32> = kept
-                .filter(|(_, id)| is_kept(id))
+                .filter(|(_, id)| !skipped.contains(id))
                 .flat_map(|(vector, _)| vector)
                 .copied()
                 .collect();
@@ -195,13 +243,14 @@ pub(crate) struct EmbedWords {
 impl EmbedWords {
     pub(crate) fn new(role: Role, embedding: &Arc<SparseEmbedding>) -> Self {
         let (what, example) = role.phrases();
+        let info = info(format!(
+            "Computes the sparse vector of {what}: the words of the vocabulary with positive numbers, by their IDs."
+        ));
         Self {
-            info: info(format!(
-                "Computes the sparse vector of {what}: the words of the vocabulary with positive numbers, by their IDs."
-            ))
-            .sparse_embedding()
-            .parameters::<TextParameters>()
-            .example(json!(example)),
+            info: default_if(role == Role::Passage && embedding.prompts.are_same(), info)
+                .sparse_embedding()
+                .parameters::<TextParameters>()
+                .example(json!(example)),
             reader: TextReader::new(role, &embedding.prompts, false),
             embedding: Arc::clone(embedding),
         }
@@ -244,9 +293,7 @@ fn prepare(
     model: &SentenceEmbeddings,
     item: &Item<&str>,
 ) -> Result<Prepared<Tokens>, ItemError> {
-    let parameters: TextParameters = item.parameters()?;
-    let truncation = truncation(parameters.truncate, parameters.truncation_direction);
-    let tokens = reader.read(model, item.value, parameters.prompt_name.as_deref(), truncation)?;
+    let tokens = reader.read(model, item.value, item.parameters()?)?;
     let weight = tokens.len() as u64;
     Ok(Prepared::new(tokens).weight(weight))
 }

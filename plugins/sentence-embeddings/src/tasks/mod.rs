@@ -1,15 +1,18 @@
-//! The tasks: vectors of queries and passages, similarity of passages to a query, ranking of passages, and scores of labels.
+//! The tasks: vectors of queries and passages, similarity of passages to a query, ranking of passages, scores of labels, and the
+//! tokens of texts.
 
 mod classify;
 mod embed;
 mod questions;
+mod tokens;
 
 use plugin_sdk::prelude::*;
 use transformer::{Tokens, Truncation};
 
 pub(crate) use classify::Classify;
-pub(crate) use embed::{Embed, EmbedTokens, EmbedWords};
+pub(crate) use embed::{Embed, EmbedTokens, EmbedWords, TokenSource};
 pub(crate) use questions::{Rerank, Similarity};
+pub(crate) use tokens::{Decode, Tokenize};
 
 use crate::SentenceEmbeddings;
 use crate::model_spec::{Expansion, Prompts};
@@ -25,6 +28,8 @@ const BATCH_TEXTS: usize = 64;
 pub(crate) enum Role {
     Query,
     Passage,
+    /// Neither of them.
+    Text,
 }
 
 impl Role {
@@ -33,6 +38,7 @@ impl Role {
         match self {
             Self::Query => ("a query", "How tall is Mont Blanc?"),
             Self::Passage => ("a passage", "Mont Blanc rises 4806 m above sea level."),
+            Self::Text => ("a text", "Mont Blanc rises 4806 m above sea level."),
         }
     }
 }
@@ -62,6 +68,20 @@ fn info(description: String) -> TaskInfo {
         .samples()
 }
 
+/// What clients can choose for a text.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TextParameters {
+    /// Name of the prompt that is prepended to the text, as in the model directory. The default is that of the task.
+    prompt_name: Option<String>,
+    /// Whether texts that are too long are truncated. The default is the setting `truncate`.
+    truncate: Option<bool>,
+    /// The side of a text that truncation removes. The default is what the directory says.
+    truncation_direction: Option<Direction>,
+    /// The IDs of the tokens, including special tokens. The text must be empty then.
+    token_ids: Option<Vec<u32>>,
+}
+
 /// How the texts of a task are tokenized.
 pub(crate) struct TextReader {
     role: Role,
@@ -83,30 +103,49 @@ impl TextReader {
         match self.role {
             Role::Query => &self.prompts.query,
             Role::Passage => &self.prompts.passage,
+            Role::Text => &self.prompts.text,
         }
     }
 
-    /// Tokenizes a text with the prompt of this name, or the one of its role in front of it.
+    /// Returns the prompt of this name, or the one of the role.
+    pub(crate) fn prompt(&self, name: Option<&str>) -> Result<&str, ItemError> {
+        match name {
+            None => Ok(self.default_prompt()),
+            Some(name) => self.named(name),
+        }
+    }
+
+    /// Tokenizes a text with a prompt in front of it.
     pub(crate) fn read(
         &self,
         model: &SentenceEmbeddings,
         text: &str,
-        prompt_name: Option<&str>,
-        truncation: Truncation,
+        parameters: TextParameters,
     ) -> Result<Tokens, ItemError> {
-        let prompt = match prompt_name {
-            None => self.default_prompt(),
-            Some(name) => self.named(name)?,
-        };
+        let prompt = self.prompt(parameters.prompt_name.as_deref())?;
         let max_length = match self.role {
             Role::Query => self.prompts.query_length,
             Role::Passage => self.prompts.passage_length,
+            Role::Text => None,
         };
         let truncation = Truncation {
             max_length,
-            ..truncation
+            ..truncation(parameters.truncate, parameters.truncation_direction)
         };
-        let mut tokens = model.tokenizer.truncated(prompt, text, truncation)?;
+        let mut tokens = match parameters.token_ids {
+            None => model.tokenizer.truncated(prompt, text, truncation)?,
+            Some(_) if !text.is_empty() => {
+                return Err(ItemError::invalid(
+                    "got both a text and `token_ids`, expected an empty text with `token_ids`",
+                ));
+            }
+            Some(ids) if prompt.is_empty() => model.tokenizer.of_ids(ids, truncation)?,
+            // The tokens of a prompt depend on what follows it.
+            Some(ids) => {
+                let text = model.tokenizer.decode(&ids, true)?;
+                model.tokenizer.truncated(prompt, &text, truncation)?
+            }
+        };
         if self.skips_prompt && !prompt.is_empty() {
             tokens.skipped = model.tokenizer.prompt_length(prompt)?;
         }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use plugin_sdk::prelude::*;
 use plugin_sdk::serde_json::Value as JsonValue;
-use transformer::{Tokens, Truncation};
+use transformer::Tokens;
 
-use super::{Role, TextReader, finite, info};
+use super::{Direction, Role, TextParameters, TextReader, finite, info, truncation};
 use crate::SentenceEmbeddings;
 use crate::labels::{Labels, ScoreFunction};
 use crate::model_spec::Embedding;
@@ -81,7 +81,7 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
 
     fn sample(&self, model: &SentenceEmbeddings, weight: u64) -> Option<JsonValue> {
         let query = self.query.sample(model, 1)?;
-        let tokens = self.query.read(model, &query, None, Truncation::default()).ok()?;
+        let tokens = self.query.read(model, &query, TextParameters::default()).ok()?;
         let rest = weight.saturating_sub(tokens.len() as u64).max(1);
         let passage = |tokens| self.passage.sample(model, tokens);
         sample_question(query, rest, model, passage)
@@ -97,7 +97,7 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
         let query = std::iter::once((&self.query, query));
         let passages = passages.iter().map(|passage| (&self.passage, passage));
         let texts = query.chain(passages);
-        let tokens = texts.map(|(reader, text)| reader.read(model, text, None, Truncation::default()));
+        let tokens = texts.map(|(reader, text)| reader.read(model, text, TextParameters::default()));
         with_weight(tokens.collect())
     }
 
@@ -129,6 +129,8 @@ pub(crate) struct RankingParameters {
     raw_scores: Option<bool>,
     /// Whether pairs that are too long are truncated. The default is the setting `truncate`.
     truncate: Option<bool>,
+    /// The side of both texts that truncation removes. The default is what the directory says.
+    truncation_direction: Option<Direction>,
 }
 
 /// The passages, most relevant first.
@@ -157,6 +159,7 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
     fn describe(&self) -> TaskInfo {
         info("Sorts passages by their relevance to a query, most relevant first.".to_owned())
             .reranker()
+            .default_task()
             .parameters::<RankingParameters>()
             .example(Question::example())
     }
@@ -177,11 +180,11 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
     ) -> Result<Prepared<Vec<Tokens>>, ItemError> {
         let Question { query, passages } = &item.value;
         item.value.check(model.max_passages)?;
-        let RankingParameters { truncate, .. } = item.parameters()?;
-        let pair = |passage: &String| match truncate {
+        let parameters: RankingParameters = item.parameters()?;
+        let truncation = truncation(parameters.truncate, parameters.truncation_direction);
+        let pair = |passage: &String| match parameters.truncate {
             Some(false) => model.tokenizer.whole_pair(query, passage),
-            // With the setting `truncate = false`, pairs that are too long are rejected.
-            Some(true) | None => model.tokenizer.pair(query, passage),
+            Some(true) | None => model.tokenizer.truncated_pair(query, passage, truncation),
         };
         with_weight(passages.iter().map(pair).collect())
     }
