@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use crate::harness::plugins::{library, repository};
 use crate::harness::vectors::{assert_close, list};
-use crate::harness::{Scenario, Server};
+use crate::harness::{Scenario, Server, tools};
 
 /// A server with one model `m` of the plugin `misbehave`.
 fn start() -> Server {
@@ -93,6 +93,32 @@ fn the_options_of_clients_are_honored() {
 }
 
 #[test]
+fn fewer_dimensions_are_scaled_only_if_the_client_wants_that() {
+    let server = Scenario::misbehave("[models.embeddings]\ndimensions = \"truncate\"\n", "").start();
+    let embed = |path: &str, request: Json| server.post(path, &request).expect(200).json();
+    let (length, request) = (29f64.sqrt(), json!({"inputs": "to be", "dimensions": 2}));
+    assert_close(
+        &embed("/embed", request.clone())[0],
+        &json!([5.0 / length, 2.0 / length]),
+        "scaled",
+    );
+    let mut raw = request;
+    raw["normalize"] = json!(false);
+    assert_eq!(embed("/embed", raw), json!([[5.0, 2.0]]));
+    let openai = embed("/v1/embeddings", json!({"input": "to be", "dimensions": 2}));
+    assert_close(
+        &openai["data"][0]["embedding"],
+        &json!([5.0 / length, 2.0 / length]),
+        "scaled",
+    );
+    let raw = json!({"input": "to be", "dimensions": 2, "normalized": false});
+    assert_eq!(
+        embed("/v1/embeddings", raw)["data"][0]["embedding"],
+        json!([5.0, 2.0])
+    );
+}
+
+#[test]
 fn every_other_route_runs_the_task_that_is_declared_for_it() {
     let server = start();
     let post = |path: &str, body: Json| server.post(path, &body).expect(200).json();
@@ -155,6 +181,13 @@ fn every_other_route_runs_the_task_that_is_declared_for_it() {
     assert_eq!(
         post("/", json!({"inputs": "to be", "normalize": false})),
         json!([[5.0, 2.0, 0.5]])
+    );
+    assert_eq!(
+        post(
+            "/predict",
+            json!({"inputs": "a bc", "parameters": {"function_to_apply": "none", "top_k": 1}})
+        ),
+        json!([{"score": 4.0, "label": "letters"}])
     );
     let info = server.get("/info").expect(200).json();
     assert_eq!(
@@ -288,10 +321,224 @@ fn models_of_sentence_transformers_answer_the_routes_of_their_kind() {
         post("/labels/predict", json!({"inputs": text})),
         native("labels", "classify")[0]
     );
+    let info = |model: &str| {
+        let info = server.get(&format!("/{model}/info")).expect(200).json();
+        assert_eq!(info["max_input_length"], 64, "{info}");
+        info["model_type"].clone()
+    };
+    let labels = ["lake", "mountain", "city"].into_iter().enumerate();
+    let by_id: serde_json::Map<_, _> = labels
+        .clone()
+        .map(|(id, label)| (id.to_string(), label.into()))
+        .collect();
+    let by_label: serde_json::Map<_, _> = labels.map(|(id, label)| (label.to_owned(), id.into())).collect();
+    assert_eq!(
+        info("labels"),
+        json!({"classifier": {"id2label": by_id, "label2id": by_label}})
+    );
+    assert_eq!(info("sparse"), json!({"embedding": {"pooling": "splade"}}));
+    assert_eq!(info("tokens"), json!({"embedding": {"pooling": "none"}}));
+    // Every model has a tokenizer.
+    for model in ["sparse", "tokens", "labels"] {
+        let request = json!({"inputs": text, "add_special_tokens": false});
+        let tokens = post(&format!("/{model}/tokenize"), request);
+        let ids: Vec<&Json> = list(&tokens[0]).iter().map(|token| &token["id"]).collect();
+        let decoded = post(&format!("/{model}/decode"), json!({"ids": ids}));
+        // The files of these small models have no decoder, which would join the parts of words.
+        let joined = decoded[0].as_str().expect("a text").replace(" ##", "");
+        assert_eq!(joined.replace(' ', ""), "howtallismontblanc?", "{model}");
+    }
     assert_eq!(
         post("/labels", json!({"inputs": text})),
         native("labels", "classify")[0]
     );
+}
+
+/// A server with all-MiniLM-L6-v2, if `tests/install` has downloaded it.
+fn minilm() -> Option<Server> {
+    let folder = tools::cached("models/all-MiniLM-L6-v2", "model.safetensors")?;
+    library("sentence_embeddings");
+    let config = format!(
+        "[[models]]\nname = \"minilm\"\nplugin = \"sentence_embeddings\"\n\n[models.embeddings]\ntoken_ids = \"model\"\n\
+         \n[models.settings]\nfolder = \"{}\"\n",
+        folder.display()
+    );
+    Some(Scenario::new(&config).start())
+}
+
+#[test]
+fn clients_of_text_embeddings_inference_use_minilm_without_settings() {
+    let Some(server) = minilm() else { return };
+    let post = |path: &str, request: Json| server.post(path, &request).expect(200).json();
+    let info = server.get("/info").expect(200).json();
+    for (member, expected) in [
+        ("model_id", json!("minilm")),
+        ("model_type", json!({"embedding": {"pooling": "mean"}})),
+        ("model_dtype", json!("float32")),
+        ("max_input_length", json!(256)),
+        ("auto_truncate", json!(false)),
+    ] {
+        assert_eq!(info[member], expected, "{info}");
+    }
+    let text = "Hello, Mont Blanc";
+    let tokens = post("/tokenize", json!({"inputs": text}));
+    let special =
+        |id: u64, text: &str| json!({"id": id, "text": text, "special": true, "start": null, "stop": null});
+    let token = |id: u64, text: &str, start: u64| json!({"id": id, "text": text, "special": false, "start": start, "stop": start + text.len() as u64});
+    assert_eq!(
+        tokens,
+        json!([[
+            special(101, "[CLS]"),
+            token(7592, "Hello", 0),
+            token(1010, ",", 5),
+            token(18318, "Mont", 7),
+            token(19351, "Blanc", 12),
+            special(102, "[SEP]"),
+        ]])
+    );
+    let ids: Vec<&Json> = list(&tokens[0]).iter().map(|token| &token["id"]).collect();
+    assert_eq!(post("/decode", json!({"ids": ids})), json!(["hello, mont blanc"]));
+    assert_eq!(
+        post("/decode", json!({"ids": [ids], "skip_special_tokens": false})),
+        json!(["[CLS] hello, mont blanc [SEP]"])
+    );
+    // The ids of the whole sequence stand for the text, in both protocols.
+    let vector = post("/embed", json!({"inputs": text}));
+    assert_eq!(list(&vector[0]).len(), 384);
+    assert_eq!(post("/embed", json!({"inputs": ids})), vector);
+    assert_eq!(
+        post("/minilm/embed", json!({"inputs": [ids, text]}))[0],
+        vector[0]
+    );
+    for path in ["/v1/embeddings", "/embeddings", "/minilm/v1/embeddings"] {
+        let openai = post(path, json!({"model": "minilm", "input": [ids]}));
+        assert_close(&openai["data"][0]["embedding"], &vector[0], path);
+        assert_eq!(openai["usage"]["prompt_tokens"], 6);
+    }
+    // The mean of the vectors of all tokens is the unscaled vector of the text.
+    let all = post("/embed_all", json!({"inputs": text}));
+    let rows = list(&all[0]);
+    assert_eq!(rows.len(), 6);
+    let number = |value: &Json| value.as_f64().expect("a number");
+    let mean: Vec<f64> = (0..384)
+        .map(|column| rows.iter().map(|row| number(&row[column])).sum::<f64>() / 6.0)
+        .collect();
+    let raw = post("/", json!({"inputs": text, "normalize": false}));
+    assert_close(&raw[0], &json!(mean), "mean");
+    for (path, request, status, kind, part) in [
+        ("/embed", json!({"inputs": []}), 400, "Empty", "no items"),
+        (
+            "/embed",
+            json!({"inputs": vec!["a"; 2049]}),
+            413,
+            "Validation",
+            "too many",
+        ),
+        (
+            "/embed",
+            json!({"inputs": "word ".repeat(300)}),
+            422,
+            "Validation",
+            "302 tokens",
+        ),
+        ("/embed", json!({"inputs": [30_522]}), 422, "Validation", "30522"),
+        ("/decode", json!({"ids": [30_522]}), 422, "Validation", "30522"),
+        (
+            "/embed_all",
+            json!({"inputs": "a", "normalize": true}),
+            422,
+            "Validation",
+            "`normalize`",
+        ),
+        (
+            "/tokenize",
+            json!({"inputs": "a", "prompt_name": "x"}),
+            422,
+            "Validation",
+            "unknown prompt",
+        ),
+        (
+            "/embed_sparse",
+            json!({"inputs": "a"}),
+            424,
+            "Backend",
+            "sparse embeddings",
+        ),
+        ("/predict", json!({"inputs": "a"}), 424, "Backend", "labels"),
+        (
+            "/rerank",
+            json!({"query": "a", "texts": ["b"]}),
+            424,
+            "Backend",
+            "ranks documents",
+        ),
+    ] {
+        let (got, got_kind, message) = error(&server, path, &request);
+        assert_eq!((got, got_kind.as_str()), (status, kind), "{path}: {message}");
+        assert!(message.contains(part), "{path}: {message}");
+    }
+}
+
+#[test]
+fn a_pair_is_truncated_at_the_side_that_the_client_chooses() {
+    library("sentence_embeddings");
+    let cross = repository().join("plugins/sentence-embeddings/tests/models/cross");
+    let config = format!(
+        "[[models]]\nname = \"cross\"\nplugin = \"sentence_embeddings\"\n[models.settings]\nfolder = \"{}\"\n",
+        cross.display()
+    );
+    let server = Scenario::new(&config).start();
+    let (start, end) = ("lake ".repeat(200), "deep ".repeat(200));
+    let score = |text: &str, direction: Option<&str>| {
+        let mut request =
+            json!({"query": "How tall?", "texts": [text], "truncate": true, "raw_scores": true});
+        if let Some(direction) = direction {
+            request["truncation_direction"] = direction.into();
+        }
+        server.post("/rerank", &request).expect(200).json()[0]["score"].clone()
+    };
+    let both = format!("{start}{end}");
+    assert_eq!(score(&both, Some("Right")), score(&start, None));
+    assert_eq!(score(&both, Some("Left")), score(&end, Some("Left")));
+    assert_ne!(score(&both, Some("Left")), score(&both, Some("Right")));
+    // A model that only ranks does so at its name alone.
+    let ranked = server.post("/", &json!({"query": "How tall?", "texts": ["a"]}));
+    assert_eq!(list(&ranked.expect(200).json()).len(), 1);
+    let (status, kind, message) = error(&server, "/", &json!({"inputs": "a"}));
+    assert_eq!((status, kind.as_str()), (400, "Validation"), "{message}");
+    assert!(message.contains("missing member `query`"), "{message}");
+    let (status, kind, _) = error(&server, "/rerank", &json!({"query": "a", "texts": []}));
+    assert_eq!((status, kind.as_str()), (400, "Empty"));
+    let (status, kind, _) = error(
+        &server,
+        "/rerank",
+        &json!({"query": "a", "texts": vec!["b"; 2049]}),
+    );
+    assert_eq!((status, kind.as_str()), (413, "Validation"));
+    assert_eq!(
+        server.get("/info").expect(200).json()["model_type"],
+        json!({"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}})
+    );
+}
+
+#[test]
+fn a_request_to_the_name_of_a_model_alone_can_be_a_job() {
+    let server = start();
+    let request = json!({"inputs": "to be", "normalize": false});
+    for path in ["/", "/m"] {
+        let job = server
+            .request("POST", path)
+            .header("prefer", "respond-async")
+            .json(&request)
+            .send()
+            .expect(202)
+            .json();
+        let id = job["id"].as_str().expect("an ID").to_owned();
+        let finished = server.get(&format!("/v1/jobs/{id}?wait=30s")).expect(200).json();
+        assert_eq!(finished["state"], "succeeded", "{finished}");
+        let result = server.get(&format!("/v1/jobs/{id}/result")).expect(200).json();
+        assert_eq!(result, json!([[5.0, 2.0, 0.5]]), "{path}");
+    }
 }
 
 #[test]
@@ -303,7 +550,7 @@ fn errors_have_the_shape_of_the_protocol() {
             "/embed",
             json!({"inputs": []}),
             400,
-            "Validation",
+            "Empty",
             "`inputs` has no items",
         ),
         (
@@ -334,6 +581,34 @@ fn errors_have_the_shape_of_the_protocol() {
             400,
             "Validation",
             "`source_sentence`",
+        ),
+        (
+            "/similarity",
+            json!({"inputs": {"source_sentence": "a", "sentences": "b"}}),
+            400,
+            "Validation",
+            "`sentences`: expected an array of strings, got a string",
+        ),
+        (
+            "/embed_sparse",
+            json!({"inputs": "a", "normalize": false}),
+            422,
+            "Validation",
+            "`normalize`",
+        ),
+        (
+            "/predict",
+            json!({"inputs": "a", "prompt_name": "q"}),
+            422,
+            "Validation",
+            "`prompt_name`",
+        ),
+        (
+            "/predict",
+            json!({"inputs": "a", "parameters": {"function_to_apply": "softmax"}}),
+            422,
+            "Validation",
+            "`softmax`",
         ),
         (
             "/predict",

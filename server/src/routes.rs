@@ -226,16 +226,18 @@ routes! {
     V2_INFER = Route::task(TaskRoute::V2, of_model!("/v2/models/" "/infer", "/v2/models/" "/versions/{version}/infer"));
     /// Runs a task in KServe's V1 and TensorFlow Serving's protocol.
     V1_PREDICT = Route::task(TaskRoute::V1, of_model!("/v1/models/" ":predict", "/v1/models/" "/versions/{version}:predict"));
-    /// OpenAI's embeddings, also at the paths of Azure, one of which names the model.
+    /// OpenAI's embeddings, also at the path of text-embeddings-inference, and at those of Azure, one of which names the model.
     EMBEDDINGS = Route::task(
         TaskRoute::Embeddings,
         &[
             "/v1/embeddings",
+            "/embeddings",
             "/openai/v1/embeddings",
             "/openai/deployments/{model}/embeddings",
             "/openai/deployments/{namespace}/{model}/embeddings",
         ]
-    );
+    )
+    .below_models();
     /// Ranks documents.
     RERANK = Route::task(TaskRoute::Rerank, &["/rerank", "/v1/rerank", "/v2/rerank"]).below_models();
     /// Scores pairs of texts.
@@ -374,11 +376,14 @@ pub fn find_for(is_post: bool, path: &str) -> Option<&'static Route> {
 /// Splits a path such as `/{model}/embed` into the name of the model and the route. `None` if no route matches. The model may
 /// not exist.
 pub fn below_model(path: &str) -> Option<(&str, &'static Route)> {
-    let (model, _) = path.rsplit_once('/')?;
-    let below = &path[model.len()..];
-    let model = model.strip_prefix('/').filter(|model| !model.is_empty())?;
-    let mut routes = ALL.iter().filter(|route| route.is_below_models);
-    Some((model, routes.find(|route| route.patterns.contains(&below))?))
+    let routes = ALL.iter().filter(|route| route.is_below_models);
+    let patterns = routes.flat_map(|route| route.patterns.iter().map(move |pattern| (route, pattern)));
+    let below = patterns.filter_map(|(route, pattern)| Some((path.strip_suffix(pattern)?, route)));
+    let models = below.filter_map(|(model, route)| Some((model.strip_prefix('/')?, route)));
+    // Of `/v1/rerank` and `/rerank`, the longer one.
+    models
+        .filter(|(model, _)| !model.is_empty() && !model.ends_with('/'))
+        .min_by_key(|(model, _)| model.len())
 }
 
 /// Whether `word` is a segment after the name of a model in a path, so that it must not be the second part of a name with a
@@ -683,6 +688,8 @@ mod tests {
         assert_eq!(below("/bge/embed"), Some(("bge", TEI_EMBED)));
         assert_eq!(below("/BAAI/bge/similarity"), Some(("BAAI/bge", TEI_SIMILARITY)));
         assert_eq!(below("/bge/rerank"), Some(("bge", RERANK)));
+        assert_eq!(below("/bge/v2/rerank"), Some(("bge", RERANK)));
+        assert_eq!(below("/BAAI/bge/v1/embeddings"), Some(("BAAI/bge", EMBEDDINGS)));
         assert_eq!(below("/bge/info"), Some(("bge", TEI_INFO)));
         for path in [
             "/embed",

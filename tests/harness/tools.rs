@@ -51,3 +51,19 @@ pub(crate) fn absent(what: &str, variable: &str, install: &str) {
     );
     eprintln!("note: NOT TESTED, because {what}: install it with `{install}`, or set {variable}");
 }
+
+/// Returns a directory in the user's cache that `tests/install` fills, if it has this file.
+pub(crate) fn cached(folder: &str, file: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    let folder = cache?.join("inference-server").join(folder);
+    if folder.join(file).is_file() {
+        return Some(folder);
+    }
+    absent(
+        &format!("{} does not exist", folder.display()),
+        "XDG_CACHE_HOME",
+        "tests/install",
+    );
+    None
+}

@@ -197,6 +197,17 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// The invalid member of the request, for protocols that report it.
     pub param: Option<&'static str>,
+    /// What is wrong with the number of items, for protocols that report it.
+    pub item_count: Option<ItemCount>,
+}
+
+/// An invalid number of items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemCount {
+    /// There are none.
+    Zero,
+    /// There are more than allowed.
+    TooMany,
 }
 
 impl Failure {
@@ -207,6 +218,7 @@ impl Failure {
             message: message.into(),
             retry_after: None,
             param: None,
+            item_count: None,
         }
     }
 
@@ -301,8 +313,10 @@ impl From<Rejection> for Failure {
             Rejection::Expired(_) => (Code::DeadlineExceeded, None),
             Rejection::ShuttingDown => (Code::Unavailable, Some(Duration::from_secs(1))),
         };
+        let too_many = matches!(rejection, Rejection::TooManyItems { .. });
         Self {
             retry_after,
+            item_count: too_many.then_some(ItemCount::TooMany),
             ..Self::new(code, message)
         }
     }

@@ -35,7 +35,7 @@ pub use api_keys::{ApiKeys, Client, Rights, SESSION_MAX_AGE, Sessions};
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
 pub use decoding::Decoding;
 pub use execution::{Checked, Execution, Gate, ItemsOutcome, JobExecution};
-pub use failure::{Code, Failure, MAX_MESSAGE};
+pub use failure::{Code, Failure, ItemCount, MAX_MESSAGE};
 pub use model_explanation::{ModelExplanation, TaskExplanation, explain_model};
 pub use model_view::ModelView;
 pub use request_options::{JOB_HEADERS, MAX_TIMEOUT, RequestOptions, reject_job_headers, request_id};

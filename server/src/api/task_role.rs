@@ -142,6 +142,20 @@ impl Call {
         }))
     }
 
+    /// Whether a task with a role can be meant by a name, alone or together with others.
+    pub fn has_role(view: &ModelView, model: ModelName<'_>, role: TaskRole) -> bool {
+        let all = candidates(view, role);
+        let Some(name) = model.name() else {
+            return !all.is_empty();
+        };
+        view.named(name).is_ok_and(|(entry, task)| {
+            let is_meant = |candidate: &Candidate<'_>| {
+                Arc::ptr_eq(candidate.entry, entry) && task.is_none_or(|task| task == candidate.task)
+            };
+            all.iter().any(is_meant)
+        })
+    }
+
     /// Finds the model that a request names, and the index of the task if the name includes one. Without a name, the only model
     /// with such tasks.
     ///

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::v1;
-use crate::api::{Code, Failure};
+use crate::api::{Failure, ItemCount};
 use crate::routes::{self, TaskRoute};
 
 /// The JSON format of an error reply.
@@ -25,8 +25,9 @@ pub(crate) enum ErrorFormat {
 impl ErrorFormat {
     /// Returns the error format for a path.
     pub(crate) fn of(path: &str) -> Self {
-        let route = routes::find(path);
-        if route == Some(&routes::TEI_INFO) {
+        let below_model = || Some(routes::below_model(path)?.1);
+        let route = routes::find(path).or_else(below_model);
+        if route == Some(&routes::TEI_INFO) || route == Some(&routes::HEALTH) && path != "/health" {
             return Self::Rerank;
         }
         if let Some(task) = route.and_then(|route| route.task) {
@@ -69,7 +70,7 @@ impl ErrorFormat {
             Self::OpenInference | Self::V1 => json!({"error": message}),
             Self::Rerank => json!({
                 "error": message,
-                "error_type": rerank_error_type(failure.code),
+                "error_type": rerank_error_type(failure),
                 "message": message,
             }),
             Self::OpenAi => {
@@ -92,8 +93,9 @@ impl ErrorFormat {
 }
 
 /// The error type in text-embeddings-inference.
-fn rerank_error_type(code: Code) -> &'static str {
-    match code.status() {
+fn rerank_error_type(failure: &Failure) -> &'static str {
+    match failure.code.status() {
+        _ if failure.item_count == Some(ItemCount::Zero) => "Empty",
         424 => "Backend",
         429 => "Overloaded",
         503 => "Unhealthy",
@@ -105,6 +107,7 @@ fn rerank_error_type(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Code;
 
     #[test]
     fn the_path_determines_the_error_format() {
@@ -113,10 +116,23 @@ mod tests {
         assert_eq!(ErrorFormat::of("/v2/nowhere"), ErrorFormat::OpenInference);
         assert_eq!(ErrorFormat::of("/v20"), ErrorFormat::Native);
         assert_eq!(ErrorFormat::of("/v2/rerank"), ErrorFormat::Rerank);
-        for path in ["/rerank", "/score", "/embed", "/tokenize", "/info", "/v2/embed"] {
+        for path in [
+            "/rerank",
+            "/score",
+            "/embed",
+            "/tokenize",
+            "/info",
+            "/v2/embed",
+            "/m/embed",
+            "/org/m/rerank",
+            "/m/info",
+            "/m/health",
+        ] {
             assert_eq!(ErrorFormat::of(path), ErrorFormat::Rerank, "{path}");
         }
-        assert_eq!(ErrorFormat::of("/"), ErrorFormat::Native);
+        for path in ["/", "/health", "/nowhere"] {
+            assert_eq!(ErrorFormat::of(path), ErrorFormat::Native, "{path}");
+        }
         for path in [
             "/v1/embeddings",
             "/openai/deployments/m/embeddings",

@@ -18,6 +18,7 @@ use super::exchange::{self, Plan, ReceivedBody};
 use super::request_headers::RequestHead;
 use super::server::Shared;
 use super::task_routes::TaskPath;
+use super::tei;
 use crate::api::{Call, Failure, ModelName, TaskRole};
 use crate::metrics::Protocol;
 use crate::values::{ItemInput, Value};
@@ -32,8 +33,15 @@ pub(super) async fn rerank(
     path: TaskPath,
 ) -> HttpResponse {
     let protocol = (Protocol::Rerank, ErrorFormat::Rerank);
-    let is_v2 = request.path() == "/v2/rerank";
-    let read = move |received: &ReceivedBody| plan(received, &path.model, is_v2);
+    let is_v2 = request.path().ends_with("/v2/rerank");
+    let read = move |received: &ReceivedBody| {
+        let plan = plan(received, &path.model, is_v2);
+        plan.map_err(|failure| match failure.param {
+            // Only clients of text-embeddings-inference send this member.
+            Some("texts") => tei::too_many(failure),
+            _ => failure,
+        })
+    };
     exchange::answer(request, payload, shared, protocol, read).await
 }
 
@@ -48,6 +56,10 @@ pub(super) fn plan(received: &ReceivedBody, model_in_path: &str, is_v2: bool) ->
         model => ModelName::InPath(Some(model)),
     };
     let call = Call::to_role(&received.view, name, TaskRole::Reranker);
+    let call = match request.family {
+        Family::TextEmbeddingsInference => call.map_err(tei::unsuitable),
+        Family::Cohere => call,
+    };
     let parameters = call.as_ref().map_err(Failure::clone);
     let parameters = parameters.and_then(|call| request.parameters(call.manifest()));
     let items = parameters.map(|parameters| {

@@ -8,6 +8,7 @@ use actix_web::web::{self, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
+use super::error_format::ErrorFormat;
 use super::request_headers::RequestHead;
 use super::server::Shared;
 use super::{embeddings, jobs, native, rerank, respond, tei, v1, v2};
@@ -84,13 +85,12 @@ pub(super) async fn answer(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
-    // A job is stored with its path, and the root of a model has no separate path.
-    if jobs::wants_job(request) && task != TaskRoute::TeiRoot {
+    if jobs::wants_job(request) {
         return jobs::submit(task, request, payload, shared, path).await;
     }
     match jobs::reject_job_headers(request) {
         Ok(()) => run(task, request, payload, shared, path).await,
-        Err(failure) => respond::failure(request, &failure),
+        Err(failure) => respond::failure_in(ErrorFormat::of_task(task), request, &failure),
     }
 }
 

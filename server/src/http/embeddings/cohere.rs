@@ -356,8 +356,8 @@ fn is_empty(array: &RawValue) -> bool {
 }
 
 /// The tasks for types of inputs that the configuration does not mention.
-const QUERY_TASKS: &[&str] = &["query"];
-const PASSAGE_TASKS: &[&str] = &["passage", "document"];
+pub(in crate::http) const QUERY_TASKS: &[&str] = &["query"];
+pub(in crate::http) const PASSAGE_TASKS: &[&str] = &["passage", "document"];
 const NO_TASKS: &[&str] = &[];
 
 /// Finds the task for inputs of a type, and the prompt that it has to be told.

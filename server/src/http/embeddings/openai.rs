@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::cohere;
 use super::inputs::{ItemForm, read_inputs};
-use super::options::EmbeddingOptions;
+use super::options::{EmbeddingOptions, check_truncate_prompt_tokens};
 use super::vectors::{write_base64, write_list, write_numbers};
 use crate::api::{Call, Code, Failure, ModelName, TaskRole};
 use crate::codec::write_string;
@@ -46,6 +46,14 @@ struct EmbeddingsRequest<'a> {
     /// The purpose of the inputs in requests of Jina.
     task: Option<String>,
     late_chunking: Option<bool>,
+    /// Whether texts that are too long are truncated, in requests of Jina.
+    truncate: Option<bool>,
+    /// Whether embeddings are scaled to length 1, in requests of Jina and of vLLM.
+    #[serde(alias = "normalized")]
+    normalize: Option<bool>,
+    /// Maximum number of tokens in requests of vLLM; -1 for that of the model.
+    #[serde(borrow)]
+    truncate_prompt_tokens: Option<&'a RawValue>,
 }
 
 impl EmbeddingsRequest<'_> {
@@ -99,7 +107,10 @@ fn plan(received: &ReceivedBody, deployment: String) -> Result<Plan, Failure> {
         let message = "`late_chunking` is not supported; remove it";
         return Err(Failure::new(Code::Unsupported, message).with_param("late_chunking"));
     }
+    check_truncate_prompt_tokens(request.truncate_prompt_tokens)?;
     let options = EmbeddingOptions {
+        truncate: request.truncate,
+        normalize: request.normalize,
         dimensions: request.dimensions,
         dimensions_member: "dimensions",
         ..EmbeddingOptions::default()

@@ -4,6 +4,7 @@
 //! it cannot do.
 
 use plugin_abi::manifest::TaskManifest;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use super::vectors::Finish;
@@ -63,7 +64,7 @@ impl EmbeddingOptions {
             dimensions: self.dimensions,
             dimensions_member: self.dimensions_member,
             may_truncate: call.entry.settings.embeddings.dimensions == Dimensions::Truncate,
-            normalize: self.normalize == Some(true),
+            normalize: self.normalize,
         };
         if self.normalize == Some(false) && has(task, "normalize") {
             parameters.insert("normalize".to_owned(), false.into());
@@ -110,6 +111,20 @@ impl EmbeddingOptions {
             parameters.insert("prompt_name".to_owned(), prompt.as_str().into());
         }
         Ok(parameters)
+    }
+}
+
+/// Checks the maximum number of tokens in requests of vLLM. -1 is that of the model.
+///
+/// # Errors
+/// It is another number.
+pub(in crate::http) fn check_truncate_prompt_tokens(tokens: Option<&RawValue>) -> Result<(), Failure> {
+    match tokens.is_some_and(|tokens| tokens.get() != "-1") {
+        false => Ok(()),
+        true => {
+            let message = "`truncate_prompt_tokens` is not supported, except for -1, the maximum of the model; remove it";
+            Err(Failure::new(Code::Unsupported, message).with_param("truncate_prompt_tokens"))
+        }
     }
 }
 

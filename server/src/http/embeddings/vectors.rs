@@ -22,10 +22,10 @@ pub(in crate::http) struct Finish {
     pub(in crate::http) dimensions: Option<u64>,
     /// The member with the requested size.
     pub(in crate::http) dimensions_member: &'static str,
-    /// Whether larger embeddings are truncated, and then scaled to length 1.
+    /// Whether larger embeddings are truncated.
     pub(in crate::http) may_truncate: bool,
-    /// Whether they are scaled to length 1.
-    pub(in crate::http) normalize: bool,
+    /// Whether they are scaled to length 1. By default, only truncated ones are.
+    pub(in crate::http) normalize: Option<bool>,
 }
 
 impl Finish {
@@ -74,7 +74,7 @@ impl Finish {
         let is_truncated = self.dimensions.is_some_and(|dimensions| dimensions < size);
         let finish = |row: Bytes| {
             let row = row.slice(..row.len().min(kept.saturating_mul(ELEMENT)));
-            match self.normalize || is_truncated {
+            match self.normalize.unwrap_or(is_truncated) {
                 true => normalized(&row),
                 false => row,
             }
@@ -170,7 +170,7 @@ mod tests {
                 dimensions,
                 dimensions_member: "dimensions",
                 may_truncate,
-                normalize: false,
+                normalize: None,
             };
             finish.check(3).map_err(|failure| failure.message)
         };

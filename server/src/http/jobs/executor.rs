@@ -16,7 +16,7 @@ use crate::engine::Progress;
 use crate::http::server::Shared;
 use crate::http::task_routes::{self, TaskPath};
 use crate::jobs::{Attempt, Completion, Execute, Executed, Header, JobError, NotBegun, StoredReply};
-use crate::routes::{self, Route};
+use crate::routes::{self, Route, TaskRoute};
 
 /// Header of a reply that is part of the result, other than `content-type`.
 const RESULT_HEADER: &str = "inference-header-content-length";
@@ -62,9 +62,15 @@ async fn execute(shared: Data<Shared>, attempt: Arc<Attempt>) -> Executed {
         let (model, route) = routes::below_model(&request.path)?;
         Some((route.task?, TaskPath::of_model(model)))
     };
-    let found = routes::find(&request.path)
+    // The name of a model alone.
+    let model = || {
+        let model = request.path.strip_prefix('/')?;
+        Some((TaskRoute::TeiRoot, TaskPath::of_model(model)))
+    };
+    let found = routes::find_for(true, &request.path)
         .and_then(of_route)
-        .or_else(below_model);
+        .or_else(below_model)
+        .or_else(model);
     let Some((task, path)) = found else {
         let message = format!("the path `{}` of the job runs no task", request.path);
         return failed("not_found", message, None);

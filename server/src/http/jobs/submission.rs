@@ -16,8 +16,9 @@ use crate::api::{Checked, Code, Execution, Failure};
 use crate::batching::Priority;
 use crate::clock;
 use crate::digest::Digest;
+use crate::http::error_format::ErrorFormat;
 use crate::http::offload::{MAX_INLINE_BODY, run_by_size};
-use crate::http::openapi::path_segment;
+use crate::http::openapi::{path_segment, path_segments};
 use crate::http::request_body::receive;
 use crate::http::request_headers::RequestHead;
 use crate::http::respond;
@@ -39,7 +40,7 @@ pub(in crate::http) async fn submit(
 ) -> HttpResponse {
     match try_submit(task, request, payload, shared, path).await {
         Ok(response) => response,
-        Err(failure) => respond::failure(request, &failure),
+        Err(failure) => respond::failure_in(ErrorFormat::of_task(task), request, &failure),
     }
 }
 
@@ -123,12 +124,7 @@ fn canonical_path(task: TaskRoute, path: &str, values: &TaskPath) -> String {
         return path.to_owned();
     }
     // The name of a model can have a slash, which is not encoded.
-    let model = values
-        .model
-        .split('/')
-        .map(path_segment)
-        .collect::<Vec<_>>()
-        .join("/");
+    let model = path_segments(&values.model);
     let versions = values.version.as_ref().map_or_else(String::new, |version| {
         format!("/versions/{}", path_segment(version))
     });
@@ -141,6 +137,7 @@ fn canonical_path(task: TaskRoute, path: &str, values: &TaskPath) -> String {
         TaskRoute::Embeddings => "/v1/embeddings".to_owned(),
         TaskRoute::Rerank if model.is_empty() => "/v1/rerank".to_owned(),
         TaskRoute::Score => "/v1/score".to_owned(),
+        TaskRoute::TeiRoot => format!("/{model}"),
         other => {
             let pattern = routes::tasks().find(|(_, task)| *task == other);
             let pattern = pattern.and_then(|(route, _)| route.patterns.first().copied());
@@ -260,6 +257,7 @@ mod tests {
             (TaskRoute::TeiEmbed, "/m/embed", "/m/embed"),
             (TaskRoute::Rerank, "/m/rerank", "/m/rerank"),
             (TaskRoute::TeiEmbed, "/embed", "/embed"),
+            (TaskRoute::TeiRoot, "/%6D", "/m"),
         ] {
             assert_eq!(canonical_path(task, sent, &values), stored);
         }

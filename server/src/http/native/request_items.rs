@@ -10,7 +10,7 @@ use plugin_abi::manifest::{Kind, TaskManifest};
 pub use super::envelope::Form;
 use super::envelope::{check_utf8, split};
 pub use crate::api::BodyLimits;
-use crate::api::{Code, Failure};
+use crate::api::{Code, Failure, ItemCount};
 use crate::codec::media_types::essence;
 use crate::codec::read_item;
 use crate::error::ItemError;
@@ -124,7 +124,15 @@ impl From<RequestError> for Failure {
             }
             _ => Code::Malformed,
         };
-        Self::new(code, error.to_string())
+        let item_count = match error {
+            RequestError::Empty { .. } => Some(ItemCount::Zero),
+            RequestError::TooManyItems { .. } => Some(ItemCount::TooMany),
+            _ => None,
+        };
+        Self {
+            item_count,
+            ..Self::new(code, error.to_string())
+        }
     }
 }
 

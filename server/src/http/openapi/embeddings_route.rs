@@ -10,6 +10,7 @@ use super::native_routes::RUN_FAILURES;
 use super::operations::{Operation, Operations, examples, json_body, json_response};
 use super::{Access, COHERE, NamedTask, OPENAI, is_name_optional};
 use crate::api::TaskRole;
+use crate::http::embeddings::cohere::{PASSAGE_TASKS, QUERY_TASKS};
 
 /// Adds `/v1/embeddings`, `/v1/embed` and `/v2/embed`, if a task produces embeddings.
 pub(super) fn add(operations: &mut Operations, components: &mut Components, tasks: &[NamedTask<'_>]) {
@@ -32,7 +33,15 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, task
                 "description": "Texts, or token ids of the vocabulary that `token_ids` in [models.embeddings] names.",
             },
             "encoding_format": {"type": ["string", "null"], "enum": ["float", "base64", null]},
-            "dimensions": dimensions_schema(tasks),
+            "dimensions": dimensions_schema(tasks.iter()),
+            "truncate": {
+                "type": ["boolean", "null"],
+                "description": "Whether texts that are too long are truncated or rejected, as in Jina's protocol.",
+            },
+            "normalize": {
+                "type": ["boolean", "null"],
+                "description": "Whether embeddings are scaled to length 1, as in vLLM's protocol; `normalized` in Jina's.",
+            },
             "user": {"description": "Ignored."},
         },
     });
@@ -74,8 +83,8 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, task
         id: "embeddings".to_owned(),
         tag: OPENAI,
         summary: "Embed texts".to_owned(),
-        description: "Also at the paths of Azure: `/openai/v1/embeddings`, and \
-            `/openai/deployments/{model}/embeddings`, whose path names the model."
+        description: "Also at `/embeddings`, at the paths of Azure (`/openai/v1/embeddings`, and \
+            `/openai/deployments/{model}/embeddings`, whose path names the model), and below the name of each model."
             .to_owned(),
         parameters: Vec::new(),
         body: Some(json_body(&request, true, examples(example))),
@@ -135,25 +144,35 @@ fn add_cohere(
             "description": "Binary embeddings require a multiple of 8 dimensions.",
         },
         "truncate": {"type": ["string", "null"], "enum": ["NONE", "START", "END", null], "default": "END"},
-        "output_dimension": dimensions_schema(tasks),
+        "output_dimension": dimensions_schema(tasks.iter()),
     });
     let of = |member: &str, schema: Json| {
         let mut properties = properties.clone();
         properties[member] = schema;
         json!({"type": "object", "required": required(member, is_optional), "properties": properties})
     };
-    let texts = of(
-        "texts",
-        json!({"type": "array", "minItems": 1, "items": {"type": "string"}}),
-    );
-    let inputs = of(
-        "inputs",
-        json!({"type": "array", "minItems": 1, "items": content}),
-    );
-    let request = json!({"anyOf": [
-        components.add("CohereTextsRequest", texts),
-        components.add("CohereInputsRequest", inputs),
-    ]});
+    let members = [
+        (
+            "texts",
+            "CohereTextsRequest",
+            json!({"type": "array", "minItems": 1, "items": {"type": "string"}}),
+        ),
+        (
+            "inputs",
+            "CohereInputsRequest",
+            json!({"type": "array", "minItems": 1, "items": content}),
+        ),
+    ];
+    let mut requests = Vec::new();
+    let types = input_types_of_only_model(tasks).filter(|_| !is_optional);
+    for (member, name, schema) in members {
+        let request = of(member, schema);
+        requests.push(components.add(name, request.clone()));
+        if let Some(types) = &types {
+            requests.push(components.add(name, of_input_type(member, request, types)));
+        }
+    }
+    let request = json!({ "anyOf": requests });
     let numbers = json!({"type": "array", "items": {"type": "array", "items": {"type": "number"}}});
     let by_type = json!({
         "type": "object",
@@ -212,8 +231,31 @@ fn add_cohere(
     }
 }
 
+/// The types of inputs that select a task, if only one model has tasks for embeddings.
+fn input_types_of_only_model(tasks: &[NamedTask<'_>]) -> Option<Vec<&'static str>> {
+    let embeddings = || tasks.iter().filter(|named| named.task.embedding);
+    let model = embeddings().next()?.model;
+    let has = |names: &[&str]| embeddings().any(|named| names.contains(&named.task.name.as_str()));
+    let types = [("search_query", QUERY_TASKS), ("search_document", PASSAGE_TASKS)];
+    let types: Vec<&str> = types
+        .into_iter()
+        .filter(|(_, names)| has(names))
+        .map(|(name, _)| name)
+        .collect();
+    let is_only = embeddings().all(|named| named.model == model);
+    (is_only && !types.is_empty()).then_some(types)
+}
+
+/// A request whose type of inputs stands for the name of the model.
+fn of_input_type(member: &str, mut request: Json, types: &[&str]) -> Json {
+    request["required"] = json!(["input_type", member]);
+    request["properties"]["model"] = json!({"type": ["string", "null"]});
+    request["properties"]["input_type"] = json!({"type": "string", "enum": types});
+    request
+}
+
 /// Schema of `dimensions`: the declared sizes if all embeddings have a fixed size, otherwise any size up to the smallest.
-pub(super) fn dimensions_schema(tasks: &[NamedTask<'_>]) -> Json {
+pub(super) fn dimensions_schema<'a>(tasks: impl Iterator<Item = &'a NamedTask<'a>> + Clone) -> Json {
     let fixed = |task: &TaskManifest| {
         if !task.parameters_schema["properties"]["dimensions"].is_null() {
             return None;
@@ -221,7 +263,7 @@ pub(super) fn dimensions_schema(tasks: &[NamedTask<'_>]) -> Json {
         let size = task.output.tensors.first()?.shape.first()?;
         u64::try_from(*size).ok()
     };
-    let embeddings = tasks.iter().filter(|named| named.task.embedding);
+    let embeddings = tasks.filter(|named| named.task.embedding);
     if embeddings.clone().any(|named| named.truncates_embeddings) {
         let smallest = embeddings.filter_map(|named| fixed(named.task)).min();
         return json!({"type": ["integer", "null"], "minimum": 1, "maximum": smallest.unwrap_or(1)});

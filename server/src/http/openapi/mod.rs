@@ -15,6 +15,7 @@ mod rerank_routes;
 mod server_schemas;
 mod task_schemas;
 mod tei_routes;
+mod tei_schemas;
 mod tensor_schemas;
 mod v1_routes;
 
@@ -25,7 +26,7 @@ use serde_json::{Map, Value as Json, json};
 use self::components::Components;
 pub use self::operations::KeySettings;
 use self::operations::Operations;
-pub(in crate::http) use self::operations::path_segment;
+pub(in crate::http) use self::operations::{path_segment, path_segments};
 use self::task_schemas::TaskSchemas;
 use crate::api::TaskRole;
 use crate::api::open_inference::{SERVER_NAME, SERVER_VERSION};
@@ -146,8 +147,8 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySetti
     v1_routes::add(&mut operations, &mut components, &tasks, max_items);
     open_inference_routes::add(&mut operations, &mut components, &tasks, &names);
     embeddings_route::add(&mut operations, &mut components, &tasks);
-    rerank_routes::add(&mut operations, &mut components, &tasks);
-    tei_routes::add(&mut operations, &mut components, &tasks);
+    let ranking = rerank_routes::add(&mut operations, &mut components, &tasks);
+    tei_routes::add(&mut operations, &mut components, &tasks, ranking.as_ref());
     let job = operations.job().clone();
     job_routes::add(&mut operations, &mut components, &job);
     let paths = operations.into_paths();

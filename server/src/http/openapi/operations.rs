@@ -92,7 +92,7 @@ impl Errors {
             "required": ["error", "error_type", "message"],
             "properties": {
                 "error": {"type": "string"},
-                "error_type": {"type": "string", "enum": ["Validation", "Overloaded", "Unhealthy", "Backend"]},
+                "error_type": {"type": "string", "enum": ["Empty", "Validation", "Overloaded", "Unhealthy", "Backend"]},
                 "message": {"type": "string"},
             },
         });
@@ -347,6 +347,11 @@ pub(super) fn path_parameter(name: &str, examples: &[String]) -> Json {
         schema["examples"] = json!(examples);
     }
     json!({"name": name, "in": "path", "required": true, "schema": schema})
+}
+
+/// Percent-encodes a name that can have slashes, which separate segments of a path.
+pub(in crate::http) fn path_segments(name: &str) -> String {
+    name.split('/').map(path_segment).collect::<Vec<_>>().join("/")
 }
 
 /// Percent-encodes a name as one segment of a path.

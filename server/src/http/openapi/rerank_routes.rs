@@ -5,13 +5,17 @@ use serde_json::{Value as Json, json};
 use super::components::Components;
 use super::native_routes::RUN_FAILURES;
 use super::operations::{Operation, Operations, examples, json_body, json_response};
+use super::tei_routes::FAILURES;
 use super::{Access, NamedTask, RERANK};
 
-/// Adds `/rerank`, `/v1/rerank`, `/v2/rerank` and `/v1/score`, if a task is a reranker.
-pub(super) fn add(operations: &mut Operations, components: &mut Components, tasks: &[NamedTask<'_>]) {
-    let Some(NamedTask { name, task, .. }) = tasks.iter().find(|named| named.task.reranker) else {
-        return;
-    };
+/// Adds `/rerank`, `/v1/rerank`, `/v2/rerank` and `/v1/score`, if a task is a reranker. Returns the schema of requests for
+/// rankings.
+pub(super) fn add(
+    operations: &mut Operations,
+    components: &mut Components,
+    tasks: &[NamedTask<'_>],
+) -> Option<Json> {
+    let NamedTask { name, task, .. } = tasks.iter().find(|named| named.task.reranker)?;
     let document = json!({"anyOf": [
         {"type": "string"},
         {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
@@ -48,12 +52,13 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, task
             parameters: Vec::new(),
             body: Some(json_body(&request, true, examples(example.clone()))),
             responses: vec![(200, json_response("The documents, most relevant first.", &reply))],
-            failures: RUN_FAILURES,
+            failures: FAILURES,
             all_failed: None,
             access: Access::Client,
         });
     }
     add_score(operations, components, name, task.examples.first());
+    Some(request)
 }
 
 fn add_score(operations: &mut Operations, components: &mut Components, model: &str, example: Option<&Json>) {
@@ -147,6 +152,7 @@ fn request_schema(model: &str, member: &str, text: Json, returned: &str) -> Json
                 "type": ["boolean", "null"],
                 "description": "Whether texts that are too long are truncated. False by default with `texts`.",
             },
+            "truncation_direction": {"type": ["string", "null"], "enum": ["Left", "Right", "left", "right", null]},
         },
     })
 }

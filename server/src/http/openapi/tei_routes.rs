@@ -1,381 +1,267 @@
-//! The routes of text-embeddings-inference, except for `/rerank`.
+//! The routes of text-embeddings-inference, except for `/rerank`: at the root if only one model can answer, and otherwise below the
+//! name of each model.
 
 use serde_json::{Value as Json, json};
 
 use super::components::Components;
 use super::embeddings_route::dimensions_schema;
-use super::operations::{Operation, Operations, examples, json_body, json_response, path_parameter};
+use super::operations::{Operation, Operations, examples, json_body, json_response, path_segments};
+use super::tei_schemas::{Route, info_schema, routes};
 use super::{Access, NamedTask, TEI, is_name_optional};
 use crate::api::TaskRole;
+use crate::http::tei::ROOT_ROLES;
 
 /// Error statuses of these routes: those of every task, and that of a model without a task for the route.
-const FAILURES: &[u16] = &[400, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504];
+pub(super) const FAILURES: &[u16] = &[400, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504];
 
-/// A route with a body.
-struct Route<'a> {
-    path: &'static str,
-    role: TaskRole,
-    summary: &'static str,
-    description: &'a str,
-    /// The schema of the request, and an example.
-    request: (Json, Json),
-    /// The description of the reply, and its schema.
-    reply: (&'static str, Json),
+/// A place at which a role can be used: the root, or the name of a model or task in front of the path.
+struct Address<'a> {
+    /// `/model`, or empty.
+    prefix: String,
+    /// The tasks that can answer.
+    tasks: Vec<&'a NamedTask<'a>>,
 }
 
-/// Adds each route that a task can answer.
-pub(super) fn add(operations: &mut Operations, components: &mut Components, tasks: &[NamedTask<'_>]) {
-    let has = |role: TaskRole| tasks.iter().any(|named| role.is_of(named.task));
-    // The requests that the model itself accepts: those of the first role that it has.
-    let mut requests = Vec::new();
-    let first = ROOT_ROLES.into_iter().find(|role| has(*role));
-    for route in routes(tasks).into_iter().filter(|route| has(route.role)) {
-        let id = route.path.trim_start_matches('/');
-        let name = |suffix: &str| {
-            let words = id.split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
-            format!("Tei{}{suffix}", words.collect::<String>())
+/// Where a role can be used: at the root, or below every name that can only mean one task.
+fn addresses<'a>(tasks: &'a [NamedTask<'a>], role: TaskRole) -> Vec<Address<'a>> {
+    let of_role = || tasks.iter().filter(move |named| role.is_of(named.task));
+    if is_name_optional(tasks, role) {
+        let (prefix, tasks) = (String::new(), of_role().collect());
+        return vec![Address { prefix, tasks }];
+    }
+    let address = |named: &'a NamedTask<'a>| {
+        let is_only = of_role().filter(|other| other.model == named.model).count() == 1;
+        let name = match named.short_name {
+            Some(name) => name,
+            None if is_only => named.model,
+            None => &named.name,
         };
-        let (request, reply) = (
-            components.add(&name("Request"), route.request.0),
-            components.add(&name("Reply"), route.reply.1),
-        );
-        if Some(route.role) == first {
-            requests.push(request.clone());
+        Address {
+            prefix: format!("/{}", path_segments(name)),
+            tasks: vec![named],
         }
-        let (path, parameters) = address(tasks, route.role, route.path);
+    };
+    of_role().map(address).collect()
+}
+
+/// Schemas of the requests to a route, by the prefix of the path.
+struct Requests {
+    role: TaskRole,
+    by_prefix: Vec<(String, Json)>,
+}
+
+/// Adds each route that a task can answer. `ranking` is the schema of the requests to rerankers.
+pub(super) fn add(
+    operations: &mut Operations,
+    components: &mut Components,
+    tasks: &[NamedTask<'_>],
+    ranking: Option<&Json>,
+) {
+    let has = |role: TaskRole| tasks.iter().any(|named| role.is_of(named.task));
+    let routes = routes(&dimensions_schema(tasks.iter())).into_iter();
+    let mut requests: Vec<Requests> = routes
+        .filter(|route| has(route.role))
+        .map(|route| add_route(operations, components, tasks, route))
+        .collect();
+    if let Some(ranking) = ranking {
+        let of_prefix = |address: Address<'_>| (address.prefix, ranking.clone());
+        requests.push(Requests {
+            role: TaskRole::Reranker,
+            by_prefix: addresses(tasks, TaskRole::Reranker)
+                .into_iter()
+                .map(of_prefix)
+                .collect(),
+        });
+    }
+    add_root(operations, components, tasks, &requests);
+    if ROOT_ROLES.into_iter().any(has) {
+        add_info(operations, components, tasks);
+    }
+}
+
+fn add_route(
+    operations: &mut Operations,
+    components: &mut Components,
+    tasks: &[NamedTask<'_>],
+    route: Route,
+) -> Requests {
+    let id = route.path.trim_start_matches('/');
+    let name = |suffix: &str| {
+        let words = id.split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
+        format!("Tei{}{suffix}", words.collect::<String>())
+    };
+    let reply = components.add(&name("Reply"), route.reply.1);
+    // Models whose embeddings differ in size have different requests.
+    let mut known: Vec<(Json, Json)> = Vec::new();
+    let mut by_prefix = Vec::new();
+    for address in addresses(tasks, route.role) {
+        let mut schema = route.request.0.clone();
+        if schema["properties"].get("dimensions").is_some() {
+            schema["properties"]["dimensions"] = dimensions_schema(address.tasks.iter().copied());
+        }
+        let request = match known.iter().find(|(other, _)| *other == schema) {
+            Some((_, request)) => request.clone(),
+            None => {
+                let request = components.add(&name("Request"), schema.clone());
+                known.push((schema, request.clone()));
+                request
+            }
+        };
         operations.add(Operation {
             method: "post",
-            path,
-            id: format!("tei {id}"),
+            path: format!("{}{}", address.prefix, route.path),
+            id: format!("tei {id} {}", address.prefix),
             tag: TEI,
             summary: route.summary.to_owned(),
             description: route.description.to_owned(),
-            parameters,
-            body: Some(json_body(&request, true, examples([route.request.1]))),
+            parameters: Vec::new(),
+            body: Some(json_body(&request, true, examples([route.request.1.clone()]))),
             responses: vec![(200, json_response(route.reply.0, &reply))],
             failures: FAILURES,
             all_failed: None,
             access: Access::Client,
         });
+        by_prefix.push((address.prefix, request));
     }
-    if let Some(role) = first {
-        add_root(operations, components, requests, address(tasks, role, "/"));
-    }
-    if let Some(role) = first.or(has(TaskRole::Reranker).then_some(TaskRole::Reranker)) {
-        add_info(operations, components, address(tasks, role, "/info"));
+    Requests {
+        role: route.role,
+        by_prefix,
     }
 }
 
-/// The roles that `/` runs, in this order.
-const ROOT_ROLES: [TaskRole; 3] = [
-    TaskRole::Embedding,
-    TaskRole::SparseEmbedding,
-    TaskRole::Classifier,
-];
-
-/// The path of a route, and its parameters: with the name of the model, if several can answer.
-fn address(tasks: &[NamedTask<'_>], role: TaskRole, path: &str) -> (String, Vec<Json>) {
-    if is_name_optional(tasks, role) {
-        return (path.to_owned(), Vec::new());
-    }
-    let names = tasks.iter().filter(|named| role.is_of(named.task));
-    let names: Vec<String> = names.map(|named| named.name.clone()).collect();
-    let path = format!("/{{model}}{}", path.trim_end_matches('/'));
-    (path, vec![path_parameter("model", &names)])
-}
-
-fn routes(tasks: &[NamedTask<'_>]) -> Vec<Route<'static>> {
-    let numbers = json!({"type": "array", "items": {"type": "number"}});
-    let list = |items: &Json| json!({"type": "array", "items": items});
-    let ids = json!({"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": u32::MAX}});
-    let text_or_ids = json!({"anyOf": [{"type": "string"}, ids]});
-    let inputs = json!({"anyOf": [
-        {"type": "string"},
-        ids,
-        {"type": "array", "minItems": 1, "items": text_or_ids},
-    ]});
-    let texts =
-        json!({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]});
-    let (dense, plain) = (
-        json!({
-            "normalize": {"type": ["boolean", "null"], "default": true, "description": "Scale vectors to length 1."},
-            "dimensions": dimensions_schema(tasks),
-        }),
-        json!({}),
-    );
-    let embed = |path, role, summary, more: &Json, reply| Route {
-        path,
-        role,
-        summary,
-        description: "",
-        request: (
-            request(
-                &["inputs"],
-                &[("inputs", inputs.clone())],
-                &[&text_options(true), more],
-            ),
-            json!({"inputs": ["to be", "or not to be"]}),
-        ),
-        reply,
+/// Whether a task with this role can be meant by a prefix, alone or together with others.
+fn has_role(tasks: &[NamedTask<'_>], role: TaskRole, prefix: &str) -> bool {
+    let is_meant = |named: &NamedTask<'_>| {
+        let names = [named.model, &named.name];
+        prefix.is_empty() || names.into_iter().any(|name| path_segments(name) == prefix[1..])
     };
-    let pair = json!({"type": "array", "minItems": 1, "maxItems": 2, "items": {"type": "string"}});
-    let prediction = json!({
-        "type": "object",
-        "required": ["score", "label"],
-        "properties": {"score": {"type": "number"}, "label": {"type": "string"}},
-    });
-    let predictions = list(&prediction);
-    let element = json!({
-        "type": "object",
-        "required": ["index", "value"],
-        "properties": {"index": {"type": "integer", "minimum": 0}, "value": {"type": "number"}},
-    });
-    let token = json!({
-        "type": "object",
-        "required": ["id", "text", "special"],
-        "properties": {
-            "id": {"type": "integer", "minimum": 0},
-            "text": {"type": "string"},
-            "special": {"type": "boolean"},
-            "start": {"type": ["integer", "null"], "minimum": 0},
-            "stop": {"type": ["integer", "null"], "minimum": 0},
-        },
-    });
-    let parameters = json!({"type": ["object", "null"], "properties": text_options(true)});
-    let sentences = json!({
-        "type": "object",
-        "required": ["source_sentence", "sentences"],
-        "properties": {
-            "source_sentence": {"type": "string"},
-            "sentences": {"type": "array", "minItems": 1, "items": {"type": "string"}},
-        },
-    });
-    vec![
-        embed(
-            "/embed",
-            TaskRole::Embedding,
-            "Embed texts",
-            &dense,
-            ("The embeddings in the order of the inputs.", list(&numbers)),
-        ),
-        embed(
-            "/embed_all",
-            TaskRole::TokenEmbeddings,
-            "Embed the tokens of texts",
-            &plain,
-            ("The vectors of the tokens of each input.", list(&list(&numbers))),
-        ),
-        embed(
-            "/embed_sparse",
-            TaskRole::SparseEmbedding,
-            "Compute sparse embeddings of texts",
-            &plain,
-            (
-                "The elements that are not zero, of each input.",
-                list(&list(&element)),
-            ),
-        ),
-        Route {
-            path: "/similarity",
-            role: TaskRole::Embedding,
-            summary: "Compare sentences with a source sentence",
-            description: "",
-            request: (
-                request(
-                    &["inputs"],
-                    &[("inputs", sentences), ("parameters", parameters)],
-                    &[],
-                ),
-                json!({"inputs": {"source_sentence": "to be", "sentences": ["to be", "not to be"]}}),
-            ),
-            reply: (
-                "The cosine of each sentence and the source sentence.",
-                numbers.clone(),
-            ),
-        },
-        Route {
-            path: "/predict",
-            role: TaskRole::Classifier,
-            summary: "Score the labels of a classifier",
-            description: "An array of two strings is a pair of texts.",
-            request: (
-                request(
-                    &["inputs"],
-                    &[
-                        (
-                            "inputs",
-                            json!({"anyOf": [
-                                {"type": "string"},
-                                {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "string"}},
-                                {"type": "array", "minItems": 1, "items": pair},
-                            ]}),
-                        ),
-                        (
-                            "raw_scores",
-                            json!({"type": ["boolean", "null"], "default": false}),
-                        ),
-                    ],
-                    &[&text_options(false)],
-                ),
-                json!({"inputs": "to be"}),
-            ),
-            reply: (
-                "The labels, highest score first; of each text, for several.",
-                json!({"anyOf": [predictions, list(&predictions)]}),
-            ),
-        },
-        Route {
-            path: "/tokenize",
-            role: TaskRole::Tokenizer,
-            summary: "Split texts into tokens",
-            description: "",
-            request: (
-                request(
-                    &["inputs"],
-                    &[
-                        ("inputs", texts),
-                        (
-                            "add_special_tokens",
-                            json!({"type": ["boolean", "null"], "default": true}),
-                        ),
-                        ("prompt_name", json!({"type": ["string", "null"]})),
-                    ],
-                    &[],
-                ),
-                json!({"inputs": ["to be"]}),
-            ),
-            reply: ("The tokens of each text.", list(&list(&token))),
-        },
-        Route {
-            path: "/decode",
-            role: TaskRole::Detokenizer,
-            summary: "Convert token ids to texts",
-            description: "",
-            request: (
-                request(
-                    &["ids"],
-                    &[
-                        (
-                            "ids",
-                            json!({"anyOf": [ids, {"type": "array", "minItems": 1, "items": ids}]}),
-                        ),
-                        (
-                            "skip_special_tokens",
-                            json!({"type": ["boolean", "null"], "default": true}),
-                        ),
-                    ],
-                    &[],
-                ),
-                json!({"ids": [2, 2]}),
-            ),
-            reply: ("The text of each list of ids.", list(&json!({"type": "string"}))),
-        },
-    ]
+    tasks
+        .iter()
+        .any(|named| role.is_of(named.task) && is_meant(named))
 }
 
-/// The schema of a request with these members, and those of further objects.
-fn request(required: &[&str], members: &[(&str, Json)], more: &[&Json]) -> Json {
-    let mut properties = json!({});
-    for (name, schema) in members {
-        properties[*name] = schema.clone();
-    }
-    for (name, schema) in more.iter().filter_map(|more| more.as_object()).flatten() {
-        properties[name] = schema.clone();
-    }
-    json!({"type": "object", "required": required, "properties": properties})
-}
-
-/// What clients can choose for texts.
-fn text_options(prompts: bool) -> Json {
-    let mut options = json!({
-        "truncate": {
-            "type": ["boolean", "null"],
-            "default": false,
-            "description": "Whether texts that are too long are truncated or rejected.",
-        },
-        "truncation_direction": {"type": ["string", "null"], "enum": ["Left", "Right", "left", "right", null]},
-    });
-    if prompts {
-        options["prompt_name"] = json!({
-            "type": ["string", "null"],
-            "description": "The task or prompt of the model whose name this is.",
-        });
-    }
-    options
-}
-
+/// Adds the routes that consist of the name of a model alone, or of nothing. The first role that it has answers, and rerankers
+/// answer requests with a query.
 fn add_root(
     operations: &mut Operations,
     components: &mut Components,
-    requests: Vec<Json>,
-    (path, parameters): (String, Vec<Json>),
+    tasks: &[NamedTask<'_>],
+    requests: &[Requests],
 ) {
-    let request = components.add("TeiRequest", json!({"anyOf": requests}));
-    let reply = components.add(
-        "TeiReply",
-        json!({"type": "array", "items": {}, "description": "The reply of that route."}),
-    );
-    operations.add(Operation {
-        method: "post",
-        path,
-        id: "tei".to_owned(),
-        tag: TEI,
-        summary: "Run the model".to_owned(),
-        description: "Embeds, compares, classifies or ranks texts, depending on the request and the model."
-            .to_owned(),
-        parameters,
-        body: Some(json_body(&request, true, examples([]))),
-        responses: vec![(200, json_response("The reply of that route.", &reply))],
-        failures: FAILURES,
-        all_failed: None,
-        access: Access::Client,
-    });
+    let with_role = |role: TaskRole| requests.iter().filter(move |requests| requests.role == role);
+    let at = |role: TaskRole, prefix: &str| {
+        with_role(role)
+            .flat_map(|requests| &requests.by_prefix)
+            .filter(|(other, _)| other == prefix)
+            .map(|(_, request)| request.clone())
+            .collect::<Vec<Json>>()
+    };
+    let mut prefixes: Vec<(&str, TaskRole)> = Vec::new();
+    for (index, role) in ROOT_ROLES.into_iter().enumerate() {
+        let is_first = |prefix: &str| {
+            let earlier = &ROOT_ROLES[..index];
+            !earlier.iter().any(|earlier| has_role(tasks, *earlier, prefix))
+        };
+        for (prefix, _) in with_role(role).flat_map(|requests| &requests.by_prefix) {
+            if is_first(prefix) && prefixes.iter().all(|(known, _)| known != prefix) {
+                prefixes.push((prefix, role));
+            }
+        }
+    }
+    for (prefix, role) in prefixes {
+        let mut bodies = at(role, prefix);
+        if role != TaskRole::Reranker {
+            bodies.extend(at(TaskRole::Reranker, prefix));
+        }
+        let request = components.add("TeiRequest", json!({"anyOf": bodies}));
+        let reply = components.add(
+            "TeiReply",
+            json!({"anyOf": [
+                {"type": "array", "items": {}},
+                {"type": "object", "additionalProperties": true, "description": "The reply to `documents`."},
+            ]}),
+        );
+        operations.add(Operation {
+            method: "post",
+            path: match prefix {
+                "" => "/".to_owned(),
+                prefix => prefix.to_owned(),
+            },
+            id: format!("tei {prefix}"),
+            tag: TEI,
+            summary: "Run the model".to_owned(),
+            description:
+                "Embeds, compares, classifies or ranks texts, depending on the request and the model."
+                    .to_owned(),
+            parameters: Vec::new(),
+            body: Some(json_body(&request, true, examples([]))),
+            responses: vec![(200, json_response("The reply of that route.", &reply))],
+            failures: FAILURES,
+            all_failed: None,
+            access: Access::Client,
+        });
+    }
 }
 
-fn add_info(
-    operations: &mut Operations,
-    components: &mut Components,
-    (path, parameters): (String, Vec<Json>),
-) {
-    let nullable = |kind: &str| json!({"type": [kind, "null"]});
-    let info = components.add(
-        "TeiInfo",
-        json!({
-            "type": "object",
-            "required": ["model_id", "model_type", "max_client_batch_size", "version"],
-            "properties": {
-                "model_id": {"type": "string"},
-                "model_sha": nullable("string"),
-                "model_dtype": {"type": "string"},
-                "served_model_name": {"type": "string"},
-                "model_type": {"type": "object", "additionalProperties": true},
-                "max_concurrent_requests": {"type": "integer"},
-                "max_input_length": nullable("integer"),
-                "max_batch_tokens": nullable("integer"),
-                "max_batch_requests": nullable("integer"),
-                "max_client_batch_size": {"type": "integer"},
-                "auto_truncate": {"type": "boolean"},
-                "tokenization_workers": {"type": "integer"},
-                "version": {"type": "string"},
-                "sha": nullable("string"),
-                "docker_label": nullable("string"),
-            },
-        }),
-    );
-    operations.add(Operation {
-        method: "get",
-        path,
-        id: "tei info".to_owned(),
-        tag: TEI,
-        summary: "Describe the model".to_owned(),
-        description: "`/{model}/health` reports whether the model is ready.".to_owned(),
-        parameters,
-        body: None,
-        responses: vec![(200, json_response("The model.", &info))],
-        failures: &[404, 406, 424, 503],
-        all_failed: None,
-        access: Access::Client,
-    });
+/// Adds the routes that describe a model.
+fn add_info(operations: &mut Operations, components: &mut Components, tasks: &[NamedTask<'_>]) {
+    let info = components.add("TeiInfo", info_schema());
+    let models_with = |role: TaskRole| {
+        let of_role = tasks.iter().filter(|named| role.is_of(named.task));
+        let mut models: Vec<&str> = of_role.map(|named| named.model).collect();
+        models.dedup();
+        models
+    };
+    let at_root = ROOT_ROLES.into_iter().any(|role| models_with(role).len() == 1);
+    let mut models: Vec<&str> = ROOT_ROLES.into_iter().flat_map(models_with).collect();
+    models.sort_unstable();
+    models.dedup();
+    let mut add = |path: String, summary: &str, failures, response| {
+        operations.add(Operation {
+            method: "get",
+            id: format!("tei {path}"),
+            path,
+            tag: TEI,
+            summary: summary.to_owned(),
+            description: String::new(),
+            parameters: Vec::new(),
+            body: None,
+            responses: vec![(200, response)],
+            failures,
+            all_failed: None,
+            access: Access::Client,
+        });
+    };
+    let described = json_response("The model.", &info);
+    if at_root {
+        let failures: &[u16] = &[404, 406, 424, 503];
+        add(
+            "/info".to_owned(),
+            "Describe the model",
+            failures,
+            described.clone(),
+        );
+    }
+    let status =
+        json!({"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}});
+    let ready = json_response("The model is ready.", &components.add("TeiHealth", status));
+    for model in models {
+        let prefix = format!("/{}", path_segments(model));
+        let failures: &[u16] = &[404, 406, 424, 503];
+        add(
+            format!("{prefix}/info"),
+            "Describe the model",
+            failures,
+            described.clone(),
+        );
+        let failures: &[u16] = &[404, 406, 503];
+        add(
+            format!("{prefix}/health"),
+            "Check whether the model is ready",
+            failures,
+            ready.clone(),
+        );
+    }
 }
 
 #[cfg(test)]

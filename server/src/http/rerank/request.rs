@@ -10,6 +10,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::api::{BodyLimits, Code, Failure};
 use crate::codec::{JsonForm, bounded_json};
+use crate::http::embeddings::inputs::written;
+use crate::http::embeddings::options::{Direction, EmbeddingOptions, check_truncate_prompt_tokens, has};
 use crate::http::exchange::parse;
 use crate::http::native::request_items::RequestError;
 use crate::json::{self, Object};
@@ -40,6 +42,8 @@ pub(super) struct RerankRequest {
     raw_scores: Option<bool>,
     /// Whether texts that are too long are truncated; `None` for the default of the task.
     truncate: Option<bool>,
+    /// Where they are truncated; `None` for the default of the task.
+    direction: Option<Direction>,
 }
 
 /// The body. Members that no client requires, such as `user`, are accepted and ignored.
@@ -58,12 +62,16 @@ struct Body<'a> {
     raw_scores: Option<bool>,
     truncate: Option<bool>,
     truncation_direction: Option<String>,
+    prompt_name: Option<String>,
     #[serde(borrow)]
     rank_fields: Option<&'a RawValue>,
     #[serde(borrow)]
     max_chunks_per_doc: Option<&'a RawValue>,
     #[serde(borrow)]
     max_tokens_per_doc: Option<&'a RawValue>,
+    /// Maximum number of tokens in requests of vLLM.
+    #[serde(borrow)]
+    truncate_prompt_tokens: Option<&'a RawValue>,
 }
 
 pub(super) fn malformed(param: &'static str, message: impl Into<String>) -> Failure {
@@ -120,6 +128,8 @@ impl RerankRequest {
             Family::Cohere => option,
         };
         let (raw_scores, truncate) = (or_default(body.raw_scores), or_default(body.truncate));
+        let direction = body.truncation_direction.as_deref().map(Direction::read);
+        let direction = direction.transpose()?;
         Ok(Self {
             family,
             is_v2,
@@ -130,6 +140,7 @@ impl RerankRequest {
             returns_texts,
             raw_scores,
             truncate,
+            direction,
         })
     }
 
@@ -143,7 +154,6 @@ impl RerankRequest {
     /// # Errors
     /// If the task does not have a parameter that the request needs.
     pub(super) fn parameters(&self, task: &TaskManifest) -> Result<Bytes, Failure> {
-        let has = |name: &str| !task.parameters_schema["properties"][name].is_null();
         let unsupported = |param: &'static str| {
             let message = format!("task `{}` does not support `{param}`", task.name);
             Failure::new(Code::Unsupported, message).with_param(param)
@@ -151,16 +161,18 @@ impl RerankRequest {
         let mut parameters = Map::new();
         for (name, value) in [("raw_scores", self.raw_scores), ("truncate", self.truncate)] {
             match value {
-                Some(value) if has(name) => drop(parameters.insert(name.to_owned(), value.into())),
+                Some(value) if has(task, name) => drop(parameters.insert(name.to_owned(), value.into())),
                 Some(true) => return Err(unsupported(name)),
                 // Such a task decides by itself.
                 Some(false) | None => {}
             }
         }
-        Ok(match parameters.is_empty() {
-            true => Bytes::new(),
-            false => Bytes::from(Json::from(parameters).to_string()),
-        })
+        let direction = EmbeddingOptions {
+            direction: self.direction,
+            ..EmbeddingOptions::default()
+        };
+        parameters.append(&mut direction.text_parameters(task)?);
+        Ok(written(&parameters))
     }
 }
 
@@ -176,17 +188,12 @@ impl Body<'_> {
             let message = format!("`{param}` is not supported; remove it");
             return Err(Failure::new(Code::Unsupported, message).with_param(param));
         }
-        match self.truncation_direction.as_deref() {
-            None => Ok(()),
-            Some(direction) if direction.eq_ignore_ascii_case("right") => Ok(()),
-            Some(direction) => {
-                let direction: String = direction.chars().take(40).collect();
-                let message = format!(
-                    "`truncation_direction` `{direction}` is not supported; expected `Right`, which is the default"
-                );
-                Err(Failure::new(Code::Unsupported, message).with_param("truncation_direction"))
-            }
+        check_truncate_prompt_tokens(self.truncate_prompt_tokens)?;
+        if self.prompt_name.is_some() {
+            let message = "`prompt_name` is not supported by rerankers; remove it";
+            return Err(Failure::new(Code::Unsupported, message).with_param("prompt_name"));
         }
+        Ok(())
     }
 }
 
@@ -318,10 +325,16 @@ mod tests {
                 "`max_tokens_per_doc` is not supported; remove it",
             ),
             (
-                json!({"query": "q", "texts": ["a"], "truncation_direction": "Left"}),
-                422,
+                json!({"query": "q", "texts": ["a"], "truncation_direction": "up"}),
+                400,
                 "truncation_direction",
-                "`truncation_direction` `Left` is not supported; expected `Right`, which is the default",
+                "invalid value `up` for `truncation_direction`: expected Left or Right",
+            ),
+            (
+                json!({"query": "q", "texts": ["a"], "prompt_name": "query"}),
+                422,
+                "prompt_name",
+                "`prompt_name` is not supported by rerankers; remove it",
             ),
         ];
         for (body, status, param, message) in cases {
@@ -337,7 +350,7 @@ mod tests {
     #[test]
     fn parameters_that_the_task_does_not_have_are_rejected_unless_they_are_the_default() {
         let with = TaskManifest {
-            parameters_schema: json!({"properties": {"raw_scores": {}, "truncate": {}}}),
+            parameters_schema: json!({"properties": {"raw_scores": {}, "truncate": {}, "truncation_direction": {}}}),
             ..TaskManifest::default()
         };
         let without = TaskManifest::default();
@@ -356,6 +369,18 @@ mod tests {
         assert_eq!(
             raw.parameters(&without).map_err(|failure| failure.param),
             Err(Some("raw_scores"))
+        );
+        let left =
+            read(&json!({"query": "q", "texts": ["a"], "truncation_direction": "Left"})).expect("valid");
+        assert_eq!(
+            left.parameters(&with),
+            Ok(Bytes::from_static(
+                b"{\"raw_scores\":false,\"truncate\":false,\"truncation_direction\":\"left\"}"
+            ))
+        );
+        assert_eq!(
+            left.parameters(&without).map_err(|failure| failure.param),
+            Err(Some("truncation_direction"))
         );
     }
 }

@@ -15,6 +15,7 @@ use crate::api::{BodyLimits, Call, Code, Failure, ModelName, TaskRole};
 use crate::clock;
 use crate::codec::JsonForm;
 use crate::engine::Reply;
+use crate::http::embeddings::options::check_truncate_prompt_tokens;
 use crate::http::error_format::ErrorFormat;
 use crate::http::exchange::{self, Items, Plan, ReceivedBody, parse};
 use crate::http::request_headers::RequestHead;
@@ -70,11 +71,15 @@ struct Body<'a> {
     text_1: Option<&'a RawValue>,
     #[serde(borrow)]
     text_2: Option<&'a RawValue>,
+    /// Maximum number of tokens; -1 for that of the model.
+    #[serde(borrow)]
+    truncate_prompt_tokens: Option<&'a RawValue>,
 }
 
 impl ScoreRequest {
     fn read(body: &[u8], limits: BodyLimits) -> Result<Self, Failure> {
         let body: Body<'_> = parse(body, limits)?;
+        check_truncate_prompt_tokens(body.truncate_prompt_tokens)?;
         let missing = |param: &'static str| malformed(param, format!("missing member `{param}`"));
         let first = body.text_1.ok_or_else(|| missing("text_1"))?.get();
         let second = body.text_2.ok_or_else(|| missing("text_2"))?.get();

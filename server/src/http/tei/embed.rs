@@ -91,9 +91,9 @@ pub(super) fn plan(received: &ReceivedBody, model: &str, role: TaskRole) -> Resu
     if is_dense {
         options.normalize = Some(request.normalize.unwrap_or(true));
         options.dimensions = request.dimensions;
-    } else if request.dimensions.is_some() {
-        let message = "`dimensions` is only supported by `/embed`";
-        return Err(Failure::new(Code::Unsupported, message).with_param("dimensions"));
+    } else {
+        only_for_embed("dimensions", request.dimensions.is_some())?;
+        only_for_embed("normalize", request.normalize.is_some())?;
     }
     let (parameters, finish) = match is_dense {
         true => {
@@ -130,6 +130,17 @@ pub(super) fn plan(received: &ReceivedBody, model: &str, role: TaskRole) -> Resu
             Ok(json)
         }),
     })
+}
+
+/// Rejects an option that other routes do not have.
+fn only_for_embed(param: &'static str, is_present: bool) -> Result<(), Failure> {
+    match is_present {
+        false => Ok(()),
+        true => {
+            let message = format!("`{param}` is only supported by `/embed`; remove it");
+            Err(Failure::new(Code::Unsupported, message).with_param(param))
+        }
+    }
 }
 
 /// The value of a member that must be present.

@@ -41,11 +41,12 @@ fn is_read(method: &Method) -> bool {
 }
 
 /// The roles that `/info` describes, most specific first.
-const ROLES: [TaskRole; 4] = [
+const ROLES: [TaskRole; 5] = [
     TaskRole::Embedding,
     TaskRole::SparseEmbedding,
     TaskRole::Reranker,
     TaskRole::Classifier,
+    TaskRole::TokenEmbeddings,
 ];
 
 fn info(request: &HttpRequest, shared: &Shared, model: Option<&str>) -> HttpResponse {
@@ -97,23 +98,25 @@ fn describe(shared: &Shared, call: &Call, role: TaskRole) -> Json {
 }
 
 fn model_type(call: &Call, role: TaskRole) -> Json {
-    let pooling = call.generation.manifest.details.get("pooling");
-    // The names of the labels are known only from replies.
-    let labels = |labels: &[&str]| {
-        let by_id = labels
-            .iter()
-            .enumerate()
-            .map(|(id, label)| (id.to_string(), Json::from(*label)));
-        let by_label = labels
-            .iter()
-            .enumerate()
-            .map(|(id, label)| ((*label).to_owned(), Json::from(id)));
-        json!({"id2label": by_id.collect::<Map<_, _>>(), "label2id": by_label.collect::<Map<_, _>>()})
-    };
+    let details = &call.generation.manifest.details;
+    let detail = |name: &str, default| details.get(name).map_or(default, String::as_str);
     match role {
-        TaskRole::Reranker => json!({"reranker": labels(&["LABEL_0"])}),
-        TaskRole::Classifier => json!({"classifier": labels(&[])}),
+        TaskRole::Reranker => json!({"reranker": labels(&[detail("label", "LABEL_0")])}),
+        TaskRole::Classifier => {
+            // Without such a declaration, the names of the labels are known only from replies.
+            let declared = &call.manifest().output.schema["items"]["properties"]["label"]["enum"];
+            let declared = declared.as_array().into_iter().flatten();
+            json!({"classifier": labels(&declared.filter_map(Json::as_str).collect::<Vec<_>>())})
+        }
         TaskRole::SparseEmbedding => json!({"embedding": {"pooling": "splade"}}),
-        _ => json!({"embedding": {"pooling": pooling.map_or("unknown", String::as_str)}}),
+        TaskRole::TokenEmbeddings => json!({"embedding": {"pooling": "none"}}),
+        _ => json!({"embedding": {"pooling": detail("pooling", "unknown")}}),
     }
+}
+
+fn labels(names: &[&str]) -> Json {
+    let names = || names.iter().enumerate();
+    let by_id = names().map(|(id, label)| (id.to_string(), Json::from(*label)));
+    let by_label = names().map(|(id, label)| ((*label).to_owned(), Json::from(id)));
+    json!({"id2label": by_id.collect::<Map<_, _>>(), "label2id": by_label.collect::<Map<_, _>>()})
 }

@@ -23,7 +23,7 @@ use super::rerank;
 use super::respond;
 use super::server::Shared;
 use super::task_routes::{self, TaskPath};
-use crate::api::{Call, Code, Failure, ModelName, TaskRole};
+use crate::api::{Call, Code, Failure, ItemCount, ModelName, TaskRole};
 use crate::metrics::Protocol;
 use crate::routes::{self, TaskRoute};
 
@@ -77,27 +77,42 @@ fn root(received: &ReceivedBody, model: &str) -> Result<Plan, Failure> {
         return similarity::plan(received, model);
     }
     let name = ModelName::InPath(Some(model));
-    let has = |role: &TaskRole| Call::to_role(&received.view, name, *role).is_ok();
-    let roles = [
-        TaskRole::Embedding,
-        TaskRole::SparseEmbedding,
-        TaskRole::Classifier,
-    ];
-    match roles.into_iter().find(has) {
+    let has = |role: &TaskRole| Call::has_role(&received.view, name, *role);
+    match ROOT_ROLES.into_iter().find(has) {
         Some(TaskRole::Classifier) => predict::plan(received, model),
+        Some(TaskRole::Reranker) => rerank::plan(received, model, false),
         // Without such a task, the error says what is missing.
         found => embed::plan(received, model, found.unwrap_or(TaskRole::Embedding)),
     }
 }
 
-/// A model that does not have a task for the route is a failed dependency in this protocol.
-fn unsuitable(failure: Failure) -> Failure {
-    match failure.param == Some("model") && failure.code == Code::Malformed {
-        true => Failure {
-            code: Code::UnsuitableModel,
+/// The roles that a request without a route runs. A model has the first one of these.
+pub(in crate::http) const ROOT_ROLES: [TaskRole; 5] = [
+    TaskRole::Embedding,
+    TaskRole::SparseEmbedding,
+    TaskRole::Classifier,
+    TaskRole::Reranker,
+    TaskRole::TokenEmbeddings,
+];
+
+/// The error with its status in this protocol, in which a model that does not have a task for the route is a failed dependency, and
+/// too many items are like a body that is too large.
+pub(super) fn unsuitable(failure: Failure) -> Failure {
+    let code = match failure.code {
+        Code::Malformed if failure.param == Some("model") => Code::UnsuitableModel,
+        _ => return too_many(failure),
+    };
+    Failure { code, ..failure }
+}
+
+/// The error with its status in this protocol, if it is about the number of items.
+pub(super) fn too_many(failure: Failure) -> Failure {
+    match failure.item_count {
+        Some(ItemCount::TooMany) => Failure {
+            code: Code::TooLarge,
             ..failure
         },
-        false => failure,
+        _ => failure,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::http::embeddings::inputs::written;
 use crate::http::embeddings::options::has;
 use crate::http::exchange::{Items, Plan, ReceivedBody};
 use crate::http::native::request_items::RequestError;
-use crate::json;
+use crate::json::{self, Object};
 use crate::values::{ItemInput, Value};
 
 #[derive(Deserialize)]
@@ -23,6 +23,51 @@ struct PredictRequest<'a> {
     truncate: Option<bool>,
     truncation_direction: Option<String>,
     raw_scores: Option<bool>,
+    prompt_name: Option<String>,
+    parameters: Option<Object<Parameters>>,
+}
+
+/// What clients of Hugging Face's inference API can choose.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Parameters {
+    function_to_apply: Option<String>,
+    #[serde(deserialize_with = "json::whole_number")]
+    top_k: Option<u64>,
+}
+
+impl PredictRequest<'_> {
+    /// Whether scores are those of the network, and the maximum number of labels.
+    fn scores(&self) -> Result<(Option<bool>, usize), Failure> {
+        if self.prompt_name.is_some() {
+            let message = "`prompt_name` is not supported by classifiers; remove it";
+            return Err(Failure::new(Code::Unsupported, message).with_param("prompt_name"));
+        }
+        let Some(Object(parameters)) = &self.parameters else {
+            return Ok((self.raw_scores, usize::MAX));
+        };
+        let raw_scores = match (parameters.function_to_apply.as_deref(), self.raw_scores) {
+            (None, raw_scores) => raw_scores,
+            (Some("none"), None | Some(true)) => Some(true),
+            (Some(function), _) => {
+                let function: String = function.chars().take(40).collect();
+                let message = format!(
+                    "`function_to_apply` `{function}` is not supported; expected `none`, or no such member for the function of \
+                     the model"
+                );
+                return Err(Failure::new(Code::Unsupported, message).with_param("function_to_apply"));
+            }
+        };
+        let top_k = match parameters.top_k {
+            None => usize::MAX,
+            Some(0) => {
+                let message = "invalid value 0 for `top_k`: expected at least 1";
+                return Err(Failure::new(Code::Malformed, message).with_param("top_k"));
+            }
+            Some(top_k) => usize::try_from(top_k).unwrap_or(usize::MAX),
+        };
+        Ok((raw_scores, top_k))
+    }
 }
 
 /// A text, or an array of two.
@@ -50,6 +95,7 @@ struct Prediction {
 
 pub(super) fn plan(received: &ReceivedBody, model: &str) -> Result<Plan, Failure> {
     let request: PredictRequest<'_> = received.parse()?;
+    let (raw_scores, top_k) = request.scores()?;
     let inputs = required("inputs", request.inputs)?.get();
     let Samples { samples, is_batch } = read_samples(inputs, received.limits.items)?;
     let call = match Call::to_role(
@@ -67,7 +113,7 @@ pub(super) fn plan(received: &ReceivedBody, model: &str) -> Result<Plan, Failure
         prompt_name: None,
     };
     let mut parameters = choices.resolve(task, false)?.text_parameters(task)?;
-    add_raw_scores(&mut parameters, task, request.raw_scores)?;
+    add_raw_scores(&mut parameters, task, raw_scores)?;
     let body = &received.body;
     let decoding = received.reserve(max_decoded_size(body, &task.input, Strings::Shared))?;
     let parameters = written(&parameters);
@@ -93,6 +139,7 @@ pub(super) fn plan(received: &ReceivedBody, model: &str) -> Result<Plan, Failure
         items: Ok((items, decoded)),
         write: Box::new(move |_, reply| {
             let mut predictions = predictions(reply.outcomes)?;
+            predictions.iter_mut().for_each(|labels| labels.truncate(top_k));
             let json = match is_batch {
                 true => serde_json::to_vec(&predictions),
                 false => serde_json::to_vec(&predictions.pop().unwrap_or_default()),

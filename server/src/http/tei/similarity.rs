@@ -40,6 +40,11 @@ pub(super) fn plan(received: &ReceivedBody, model: &str) -> Result<Plan, Failure
     if JsonForm::of(source) != JsonForm::String {
         return malformed("source_sentence", "`source_sentence`: expected a string");
     }
+    let form = JsonForm::of(sentences);
+    if form != JsonForm::Array {
+        let message = format!("`sentences`: expected an array of strings, got {}", form.name());
+        return malformed("sentences", &message);
+    }
     let sentences = read_inputs("sentences", sentences, received.limits.items)?;
     if sentences.iter().any(|sentence| matches!(sentence, Input::Ids(_))) {
         return malformed("sentences", "`sentences`: expected strings");
