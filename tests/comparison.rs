@@ -31,20 +31,34 @@ fn this_server_and_others_answer_the_same_requests_of_the_comparison() {
     for plugin in ["misbehave", "python", "python_bridge", "template"] {
         plugins::library(plugin);
     }
-    let output = comparison(&["--only", "echo,sleep", "--clients", "4"])
-        .args(["--rounds", "1", "--seconds", "0.2", "--executable"])
-        .arg(plugins::executable())
-        .arg("--plugin-dir")
-        .arg(plugins::directory())
-        .output()
-        .expect("Python can be started");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| 4 |")).collect();
+    let rows = |arguments: &[&str]| {
+        let output = comparison(arguments)
+            .args([
+                "--clients",
+                "4",
+                "--rounds",
+                "1",
+                "--seconds",
+                "0.2",
+                "--executable",
+            ])
+            .arg(plugins::executable())
+            .arg("--plugin-dir")
+            .arg(plugins::directory())
+            .output()
+            .expect("Python can be started");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| 4 |")).collect();
+        for row in &rows {
+            assert!(row.ends_with("| 0 |"), "requests failed: {row}\n{errors}");
+        }
+        rows.len()
+    };
     // Three servers are compared with the first one, in two workloads.
-    assert_eq!(rows.len(), 6, "{text}{errors}");
-    for row in rows {
-        assert!(row.ends_with("| 0 |"), "requests failed: {row}\n{errors}");
-    }
+    assert_eq!(rows(&["--only", "echo,sleep"]), 6);
+    // Of the servers for embeddings, those that need no large packages.
+    plugins::library("sentence_embeddings");
+    assert_eq!(rows(&["embedding", "--servers", "this,fastapi"]), 2);
 }

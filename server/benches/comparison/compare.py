@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Compares this server with FastAPI and mosec: see README.md in this directory.
+"""Compares this server with FastAPI and mosec, and with servers for embeddings: see README.md in this directory.
 
     compare.py [--quick] [--only echo,sleep,minilm] [--markdown FILE]
     compare.py neighbors [--quick] [--markdown FILE]
-    compare.py install                                 only installs the other servers
+    compare.py embedding [--quick] [--servers this,fastapi,…] [--threads 1] [--markdown FILE]
+    compare.py install                                 only installs FastAPI and mosec
     compare.py installed                               exits with 0 if that is done
+    compare.py install-embedding                       also installs the servers for embeddings, with PyTorch
 """
 
 import argparse
@@ -17,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import embedding
 import environment
 import load
 import neighbors
@@ -25,11 +28,16 @@ import servers
 import workloads
 
 
+MODES = ["servers", "neighbors", "embedding", "install", "installed", "install-embedding"]
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mode", nargs="?", choices=["servers", "neighbors", "install", "installed"], default="servers")
+    parser.add_argument("mode", nargs="?", choices=MODES, default=MODES[0])
     parser.add_argument("--quick", action="store_true", help="less than two minutes, for a first impression")
     parser.add_argument("--only", default=",".join(workloads.WORKLOADS), help="workloads, separated by commas")
+    parser.add_argument("--servers", default=",".join(embedding.CONTENDERS), help="servers for embeddings")
+    parser.add_argument("--threads", type=int, default=1, help="threads with which each server for embeddings computes")
     parser.add_argument("--clients", help="numbers of closed-loop clients, separated by commas")
     parser.add_argument("--rounds", type=int, help="times that each cell is measured")
     parser.add_argument("--seconds", type=float, help="duration of a measurement")
@@ -41,6 +49,7 @@ def arguments():
     given.clients = [int(count) for count in (given.clients or ("1,32" if given.quick else "1,8,32,64")).split(",")]
     given.rounds = given.rounds or (2 if given.quick else 5)
     given.seconds = given.seconds or (1 if given.quick else 3)
+    given.servers = given.servers.split(",")
     given.only = [workloads.WORKLOADS[name] for name in given.only.split(",")]
     return given
 
@@ -71,13 +80,15 @@ def measure(workload, starter, given):
 
 def check(workload, contender, result):
     for index, reply in result.replies.items():
-        if not workload.correct(workload.items[index], json.loads(reply)["output"]):
+        if not workload.correct(workload.items[index], contender.output(json.loads(reply))):
             sys.exit(f"{contender.name}: wrong answer to item {index}: {reply[:200]}")
 
 
 def circumstances(given):
     names = ("fastapi", "mosec", "onnxruntime", "uvicorn")
-    packages = [line for line in environment.REQUIREMENTS.read_text().split() if line.startswith(names)]
+    packages = environment.SERVERS.packages(*[name for name in names if (name, given.mode) != ("mosec", "embedding")])
+    if given.mode == "embedding" and not embedding.are_light(given.servers):
+        packages += environment.EMBEDDING.packages("infinity-emb", "sentence-transformers", "torch")
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=servers.REPOSITORY, capture_output=True, text=True
     ).stdout.strip()
@@ -92,9 +103,11 @@ def circumstances(given):
 def main():
     given = arguments()
     if given.mode == "installed":
-        sys.exit(0 if environment.installed() else "not installed: run `compare.py install`")
+        sys.exit(0 if environment.SERVERS.installed() else "not installed: run `compare.py install`")
     environment.install()
-    if given.mode == "install":
+    if given.mode == "install-embedding":
+        environment.EMBEDDING.install()
+    if given.mode.startswith("install"):
         return
     if not given.executable.exists():
         sys.exit(f"{given.executable} does not exist: build it with `cargo build --release --workspace`")
@@ -110,6 +123,9 @@ def main():
         )
         if given.mode == "neighbors":
             parts.append(neighbors.compare(starter, given))
+        elif given.mode == "embedding":
+            workload = embedding.workload(given.servers, given.threads)
+            parts.append(report.absolute_table(workload, measure(workload, starter, given)))
         else:
             for workload in given.only:
                 workload = workload()

@@ -1,8 +1,10 @@
 """Installs what the comparison needs into the user's cache directory: pinned packages, and MiniLM as a file of ONNX."""
 
+import dataclasses
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -10,18 +12,47 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
-REQUIREMENTS = HERE / "requirements.txt"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inference-server"
-DIRECTORY = CACHE / "comparison"
-PYTHON = DIRECTORY / "venv/bin/python3"
 MINILM = CACHE / "models/all-MiniLM-L6-v2"
 
 
-STAMP = DIRECTORY / "installed.txt"
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A virtual environment with the packages of a file of requirements."""
+
+    directory: Path
+    requirements: Path
+
+    @property
+    def python(self):
+        return self.directory / "venv/bin/python3"
+
+    @property
+    def stamp(self):
+        return self.directory / "installed.txt"
+
+    def installed(self):
+        return self.stamp.exists() and self.stamp.read_text() == self.requirements.read_text()
+
+    def install(self):
+        if self.installed():
+            return
+        print(f"installing packages into {self.python.parents[1]}", file=sys.stderr)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        venv.create(self.python.parents[1], with_pip=True)
+        pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", self.requirements]
+        subprocess.run(pip, check=True, stdout=sys.stderr)
+        self.stamp.write_text(self.requirements.read_text())
+
+    def packages(self, *names):
+        """The pinned versions of these packages."""
+        return [line for line in self.requirements.read_text().split() if re.split(r"[\[=]", line)[0] in names]
 
 
-def installed():
-    return STAMP.exists() and STAMP.read_text() == REQUIREMENTS.read_text()
+SERVERS = Environment(CACHE / "comparison", HERE / "requirements.txt")
+# With PyTorch, so that it is installed only on request.
+EMBEDDING = Environment(CACHE / "comparison-embedding", HERE / "requirements-embedding.txt")
+DIRECTORY, PYTHON = SERVERS.directory, SERVERS.python
 
 
 def install():
@@ -29,12 +60,7 @@ def install():
     with open(DIRECTORY / "lock", "w") as lock:
         # Two runs at the same time would write to the same files.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not installed():
-            print(f"installing packages into {PYTHON.parents[1]}", file=sys.stderr)
-            venv.create(PYTHON.parents[1], with_pip=True)
-            pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS]
-            subprocess.run(pip, check=True, stdout=sys.stderr)
-            STAMP.write_text(REQUIREMENTS.read_text())
+        SERVERS.install()
         fetch = REPOSITORY / "plugins/sentence-embeddings/fetch-minilm"
         subprocess.run([fetch, MINILM], env=os.environ | {"PYTHON": str(PYTHON)}, check=True)
         if not (DIRECTORY / "tokenizer.json").exists():

@@ -79,6 +79,22 @@ class MiniLm:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+class SentenceTransformers:
+    """all-MiniLM-L6-v2 in sentence-transformers, which sorts the texts of a batch by length."""
+
+    examples = {"predict": ["to be"]}
+
+    def load(self):
+        import sentence_transformers
+        import torch
+
+        torch.set_num_threads(int(os.environ["COMPARISON_THREADS"]))
+        self.model = sentence_transformers.SentenceTransformer(os.environ["COMPARISON_MINILM"], device="cpu")
+
+    def predict(self, items: list[str]) -> Annotated[NDArray[np.float32], (-1, 384)]:
+        return self.model.encode(items, batch_size=len(items), show_progress_bar=False)
+
+
 def loaded(name):
     """An instance of a class of this module, ready to predict."""
     model = globals()[name]()

@@ -34,6 +34,28 @@ def short(number):
     return f"{number:.0f}" if number >= 10 else f"{number:.1f}" if number >= 1.95 else f"{number:.2f}"
 
 
+def absolute_table(workload, results):
+    """Requests per second and CPU time, with their ratios to the first contender in the same round."""
+    base_name = workload.contenders[0].name
+    lines = [
+        f"### {workload.name}",
+        "",
+        f"{workload.description} Ratios are relative to {base_name}:",
+        "",
+        "| clients | server | requests/s | ratio | CPU s per 1000 texts | ratio | failures |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    figures = [FIGURES["requests/s"], FIGURES["CPU per request"]]
+    for (clients, name), cell in results.items():
+        base = results[clients, base_name]
+        medians = [statistics.median(map(figure, cell)) for figure in figures]
+        ratios = [ratio(figure, cell, base) for figure in figures]
+        per_second, cpu = f"{medians[0]:.1f} | {ratios[0]}", f"{medians[1]:.2f} | {ratios[1]}"
+        failures = sum(result.failures for result in cell)
+        lines.append(f"| {clients} | {name} | {per_second} | {cpu} | {failures} |")
+    return "\n".join(lines)
+
+
 def table(workload, results):
     """Each figure relative to the first contender, in the same round."""
     base_name = workload.contenders[0].name

@@ -103,19 +103,19 @@ class Starter:
         # Of the batches of other servers, in seconds.
         self.max_delay = max_delay
 
-    def python_server(self, script, classes, workers, max_delay=None):
+    def python_server(self, script, classes, workers, max_delay=None, python=None, variables=None):
         port = free_port()
         max_delay = self.max_delay if max_delay is None else max_delay
-        command = [self.python, HERE / script, port, workers, MAX_BATCH_SIZE, max_delay, *classes]
-        return Server([*map(str, command)], port, "/{model}", self.variables())
+        command = [python or self.python, HERE / script, port, workers, MAX_BATCH_SIZE, max_delay, *classes]
+        return Server([*map(str, command)], port, "/{model}", self.variables() | (variables or {}))
 
     def variables(self):
         """For the processes that run `models.py`: where its files are, and one thread for everything."""
         one = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"]
         return {"COMPARISON_MODELS": str(self.models), "TOKENIZERS_PARALLELISM": "false"} | dict.fromkeys(one, "1")
 
-    def inference_server(self, models, task, server_keys=""):
-        """This server, with the tables of models that are given."""
+    def inference_server(self, models, task, server_keys="", routes=None):
+        """This server, with the tables of models that are given. Requests are native ones unless `routes` says otherwise."""
         port = free_port()
         config = self.directory / f"{port}.toml"
         config.write_text(
@@ -124,7 +124,7 @@ class Starter:
         command = [str(self.executable), "--config", str(config)]
         if self.plugin_dir:
             command += ["--plugin-dir", str(self.plugin_dir)]
-        return Server(command, port, f"/v1/models/{{model}}/tasks/{task}/predict")
+        return Server(command, port, routes or f"/v1/models/{{model}}/tasks/{task}/predict")
 
     def python_model(self, name, workers):
         """The table of a class of `models.py` in the plugin `python`."""
