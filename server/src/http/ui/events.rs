@@ -364,7 +364,7 @@ mod tests {
             for model in 0..500 {
                 cells.text(format!("{model}r"), &format!("{second} of {model}"));
             }
-            cells.text("large", &"x".repeat(MAX_CELL - 20 + second as usize % 2));
+            cells.text("large", &format!("{second:0>600}"));
             let written = write_point(&point, &point.tasks[0]).to_string();
             let cells = SentCell::all(&cells);
             let event = encoder.event(1_764_510_000 + second, 0, Some((second, &written)), &cells);

@@ -284,7 +284,7 @@ impl Page {
                     figcaption {
                         "Workers"
                         span.legend {
-                            span.swatch.busy { "busy, darker for a larger part of the second" }
+                            span.swatch.busy { "busy, stronger for a larger part of the second" }
                             span.swatch.waiting { "waiting" }
                             span.swatch.restarting { "restarting" }
                         }

@@ -114,7 +114,8 @@ async fn a_server_with_keys_asks_for_one() {
     for path in ["/ui/", "/ui/models/vision", "/ui/models/nothing", "/ui/jobs"] {
         let page = server.get(path).await;
         assert_eq!(page.status, 401, "{path}");
-        let text = page.text();
+        // The form leads back to the page that was asked for, whether it exists or not.
+        let text = page.text().replace("?next=models%2Fvision\"", "\"");
         assert!(
             text.contains("type=\"password\"") && !text.contains("vision"),
             "{path}: {text}"
@@ -430,7 +431,8 @@ async fn the_number_of_open_pages_is_limited() {
     let rejected = server.get("/ui/events").await;
     assert_eq!(rejected.error().0, 503);
     assert_eq!(rejected.header("retry-after"), Some("10"));
-    open.pop();
+    // The end of a connection right after its request would be taken for a half-close until the next event.
+    drop(open.remove(0));
     let wait = async {
         loop {
             let mut further = Events::open(&server, "/ui/events").await;
