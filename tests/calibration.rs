@@ -85,6 +85,22 @@ fn known_coefficients_of_the_memory_are_recovered_within_5_percent() {
 }
 
 #[test]
+fn memory_that_the_creation_of_items_leaves_behind_is_not_attributed_to_batches() {
+    let scenario = padded(", kept_by_sample = 8388608");
+    let printed = printed(&calibrate(
+        &scenario,
+        &["--task", "padded_memory", "--budget", "2GiB"],
+    ));
+    let memory = &file(&scenario, "m")["tasks"]["padded_memory"]["costs"]["memory"];
+    let found = numbers(&memory["coefficients"]);
+    assert_eq!(found.len(), 4, "{memory}");
+    for (found, expected) in found.iter().zip(COEFFICIENTS) {
+        let relative = (found - expected).abs() / expected;
+        assert!(relative < 0.05, "{found} instead of {expected}: {printed}");
+    }
+}
+
+#[test]
 fn batches_grow_until_the_budget() {
     let scenario = padded("");
     let budget: u64 = 64 << 20;

@@ -1,6 +1,7 @@
 //! The task `padded_memory`: allocates as much memory as a model that pads its items, with known coefficients.
 
 use std::hint::black_box;
+use std::mem;
 use std::time::Duration;
 
 use plugin_sdk::prelude::*;
@@ -31,6 +32,8 @@ pub(crate) struct MemoryCosts {
     available: Option<u64>,
     /// Memory of a batch in bytes above which the process is killed, as by the kernel when memory runs out.
     killed_above: Option<u64>,
+    /// Bytes that the creation of each item leaves behind.
+    kept_by_sample: usize,
 }
 
 impl Default for MemoryCosts {
@@ -44,6 +47,7 @@ impl Default for MemoryCosts {
             max_weight: 4096,
             available: None,
             killed_above: None,
+            kept_by_sample: 0,
         }
     }
 }
@@ -132,6 +136,8 @@ impl PreparedTask<Misbehave> for PaddedMemory {
     }
 
     fn sample(&self, model: &Misbehave, weight: u64) -> Option<JsonValue> {
-        (weight <= model.settings.padded_memory.max_weight).then(|| json!({"weight": weight}))
+        let costs = &model.settings.padded_memory;
+        mem::forget(black_box(vec![1_u8; costs.kept_by_sample]));
+        (weight <= costs.max_weight).then(|| json!({"weight": weight}))
     }
 }

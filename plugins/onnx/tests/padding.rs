@@ -45,6 +45,20 @@ fn together(model: &Harness<Onnx>, items: &[Json]) -> Vec<Json> {
     answers
 }
 
+/// The sample for a requested weight, which must be an item of the task with `weight`.
+#[track_caller]
+fn sampled(model: &Harness<Onnx>, task: &str, requested: u64, weight: u64) -> Json {
+    let sample = model.sample(task, requested).expect("a sample").expect("an item");
+    let prepared = model.prepare(task, &sample).expect("a valid item");
+    assert_eq!(prepared.weight, weight, "{sample}");
+    sample
+}
+
+/// The settings [`TOKENS`] with another table `pad`.
+fn padded_by(pad: &str) -> String {
+    TOKENS.replace("{ ids = 7, mask = 0 }", pad)
+}
+
 fn tokens(ids: &[i32], mask: &[i32]) -> Json {
     json!({"ids": ids, "mask": mask})
 }
@@ -200,12 +214,7 @@ fn texts_of_different_lengths_share_a_batch() {
         assert_eq!((cost("the lake").weight, cost("").weight), (7, 2));
         assert_eq!(cost("the lake").group, cost("").group);
         for weight in [3, 5, 64] {
-            let sample = model.sample("t", weight).expect("a sample").expect("a text");
-            assert_eq!(
-                model.prepare("t", &sample).expect("a text").weight,
-                weight,
-                "{sample}"
-            );
+            sampled(&model, "t", weight, weight);
         }
     }
     // A position counts, wherever it is.
@@ -222,11 +231,7 @@ fn samples_have_the_requested_weight_and_can_be_computed() {
     for runtime in runtimes() {
         let model = loaded(&format!("{runtime}\n{TOKENS}"));
         let samples: Vec<_> = [1, 2, 3, 100]
-            .map(|weight| {
-                let sample = model.sample("t", weight).expect("a sample").expect("an item");
-                assert_eq!(model.prepare("t", &sample).expect("an item").weight, weight);
-                sample
-            })
+            .map(|weight| sampled(&model, "t", weight, weight))
             .into();
         let answers = together(&model, &samples);
         let lengths = answers.iter().map(|answer| numbers(&answer["kept"]).len());
@@ -235,45 +240,43 @@ fn samples_have_the_requested_weight_and_can_be_computed() {
     }
     // Both dimensions of an image are open.
     let model = loaded("model = \"channels.onnx\"\nruntime = \"rten\"");
-    let sample = model.sample("predict", 100).expect("a sample").expect("an item");
-    assert_eq!(model.prepare("predict", &sample).expect("an item").weight, 100);
+    let sample = sampled(&model, "predict", 100, 100);
     assert_eq!(numbers(&sample["image"]).len(), 300);
     // Nothing is open.
     let model = loaded("model = \"token_vectors.onnx\"\nruntime = \"rten\"");
-    let sample = model.sample("predict", 100).expect("a sample").expect("an item");
-    assert_eq!(model.prepare("predict", &sample).expect("an item").weight, 1);
+    sampled(&model, "predict", 100, 1);
 }
 
 #[test]
 fn settings_that_do_not_fit_are_reported_for_their_key() {
     for (settings, key, message) in [
         (
-            TOKENS.replace("mask = 0", "masks = 0"),
+            padded_by("{ ids = 7, masks = 0 }"),
             "tasks.t.pad.masks",
             "the task has no input `masks`, expected `ids`, `mask`",
         ),
         (
-            TOKENS.replace("mask = 0", "mask = 0.5"),
+            padded_by("{ ids = 7, mask = 0.5 }"),
             "tasks.t.pad.mask",
             "0.5, expected an integer from -2147483648 to 2147483647: input `mask` is INT32",
         ),
         (
-            TOKENS.replace("mask = 0", "mask = 3000000000"),
+            padded_by("{ ids = 7, mask = 3000000000 }"),
             "tasks.t.pad.mask",
             "3000000000, expected an integer from -2147483648 to 2147483647",
         ),
         (
-            TOKENS.replace("mask = 0", "mask = false"),
+            padded_by("{ ids = 7, mask = false }"),
             "tasks.t.pad.mask",
             "false, expected an integer",
         ),
         (
-            TOKENS.replace("ids = 7, mask = 0", "ids = 7"),
+            padded_by("{ ids = 7 }"),
             "tasks.t.pad.mask",
             "missing: input `mask` has the padded dimension `length` as well, expected its fill value",
         ),
         (
-            TOKENS.replace(" ids = 7, mask = 0 ", ""),
+            padded_by("{}"),
             "tasks.t.pad",
             "is empty, expected a fill value for at least one input of `ids`, `mask`",
         ),

@@ -8,6 +8,7 @@ use plugin_abi::manifest::TaskManifest;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::plan::spread;
 use crate::codec::decode_example;
 use crate::error::ItemError;
 use crate::json::{self, JsonError};
@@ -17,8 +18,8 @@ use crate::values::ItemInput;
 /// Maximum number of recorded items of a task that are used.
 const MAX_RECORDED: usize = 1000;
 
-/// Maximum number of different weights.
-const MAX_WEIGHTS: usize = 17;
+/// Maximum number of different weights. All of those that double are among them.
+const MAX_WEIGHTS: usize = 32;
 
 /// Items whose weight is at least this fraction of a cell's weight can be in its batches.
 const SIMILAR: f64 = 0.8;
@@ -271,17 +272,12 @@ impl Items {
         Ok(Self(items))
     }
 
-    /// The weights of the items, at most [`MAX_WEIGHTS`] of them.
+    /// The weights of the items, at most [`MAX_WEIGHTS`] of them, with about equal ratios.
     pub(super) fn weights(&self) -> Vec<u64> {
         let measured = self.0.iter().filter(|item| !item.is_spare);
         let mut weights: Vec<u64> = measured.map(|item| item.weight).collect();
         weights.dedup();
-        if weights.len() <= MAX_WEIGHTS {
-            return weights;
-        }
-        let last = weights.len() - 1;
-        let chosen = (0..MAX_WEIGHTS).map(|nth| weights[nth * last / (MAX_WEIGHTS - 1)]);
-        chosen.collect()
+        spread(&weights, MAX_WEIGHTS)
     }
 
     /// The items of a batch of this size whose heaviest item has this weight, and their weights. If there are too few similar
@@ -394,8 +390,18 @@ mod tests {
     fn few_of_many_weights_are_used_including_the_extremes() {
         let all: Vec<u64> = (1..=1000).collect();
         let weights = items(&all).weights();
-        assert_eq!((weights.len(), weights[0], weights[16]), (MAX_WEIGHTS, 1, 1000));
+        assert_eq!((weights[0], weights.last()), (1, Some(&1000)));
+        assert!((20..=MAX_WEIGHTS).contains(&weights.len()), "{weights:?}");
         assert_eq!(items(&[3, 3, 4]).weights(), [3, 4]);
+    }
+
+    #[test]
+    fn no_weight_that_doubles_is_left_out_if_there_are_many_heavy_items() {
+        let doubling = (0..=20).map(|power| 1 << power);
+        let heavy = (1..15).map(|nth| (1 << 20) + nth * 10_000);
+        let weights = items(&doubling.clone().chain(heavy).collect::<Vec<_>>()).weights();
+        let left_out: Vec<u64> = doubling.filter(|weight| !weights.contains(weight)).collect();
+        assert_eq!(left_out, [] as [u64; 0], "{weights:?}");
     }
 
     #[test]

@@ -135,7 +135,11 @@ impl TaskMeasurement {
     fn of(rule: WeightRule, plan: &Plan, source: MemorySource, cores_used: f64) -> Self {
         let points = plan.points();
         let mut not_fitted = BTreeMap::new();
-        let mut fit = |what: &str, values: fn(&Point) -> &[f64]| {
+        let least_memory = match source {
+            MemorySource::Model => 0.0,
+            MemorySource::Process => MIN_BATCH_BYTES as f64,
+        };
+        let mut fit = |what: &str, minimum: f64, values: fn(&Point) -> &[f64]| {
             let samples: Vec<Sample> = points
                 .iter()
                 .flat_map(|point| {
@@ -146,7 +150,7 @@ impl TaskMeasurement {
                     values(point).iter().map(sample).collect::<Vec<_>>()
                 })
                 .collect();
-            let fitted = CostModel::fit(rule, &samples);
+            let fitted = CostModel::fit_above(minimum, rule, &samples);
             let reason = match fitted.as_ref().err() {
                 Some(FitError::Zero) => "batches need less memory than can be measured".to_owned(),
                 Some(error) => error.to_string(),
@@ -156,11 +160,10 @@ impl TaskMeasurement {
             None
         };
         let mut costs = TaskCosts {
-            memory: fit("memory", |point| &point.memory_bytes),
-            time: fit("time", |point| &point.seconds),
+            memory: fit("memory", least_memory, |point| &point.memory_bytes),
+            time: fit("time", 0.0, |point| &point.seconds),
         };
-        let noise = MIN_BATCH_BYTES as f64;
-        if source == MemorySource::Process && plan.ended_within(noise) {
+        if source == MemorySource::Process && plan.ended_within(least_memory) {
             // The fit would predict that larger batches need no more memory.
             costs.memory = None;
             let reason = "every measured batch needs less than 16 MiB, which is the least that can be told apart, and there was no \
@@ -208,6 +211,8 @@ pub fn measure_task<P: MeasuredProcess>(
         wall: Duration::ZERO,
     };
     let mut plan = Plan::new(limits, items.weights());
+    // Creating the items may have left memory behind, which would count toward the first batches.
+    run.session.replace_if_it_keeps_memory()?;
     loop {
         let elapsed = run.started.elapsed();
         let step = plan.next(elapsed);

@@ -440,18 +440,19 @@ impl Plan {
 }
 
 /// Up to `count` of these values, including the first and the last, with about equal ratios. `values` is sorted.
-fn spread(values: &[u64], count: usize) -> Vec<u64> {
+pub(super) fn spread(values: &[u64], count: usize) -> Vec<u64> {
     let (Some(first), Some(last)) = (values.first(), values.last()) else {
         return Vec::new();
     };
     if values.len() <= count {
         return values.to_vec();
     }
-    let (low, high) = ((*first as f64).ln(), (*last as f64).ln());
+    let log = |value: u64| (value as f64).max(1.0).ln();
+    let (low, high) = (log(*first), log(*last));
     let mut chosen: Vec<u64> = (0..count)
         .filter_map(|nth| {
             let wanted = low + (high - low) * nth as f64 / (count - 1) as f64;
-            let distance = |value: u64| ((value as f64).ln() - wanted).abs();
+            let distance = |value: u64| (log(value) - wanted).abs();
             values
                 .iter()
                 .copied()

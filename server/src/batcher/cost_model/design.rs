@@ -126,6 +126,11 @@ impl Design {
         best.0
     }
 
+    /// Number of independent combinations of coefficients that the samples determine.
+    pub(super) fn rank(&self) -> usize {
+        self.rank
+    }
+
     /// Whether the samples determine the cost of a batch with these features.
     pub(super) fn determines(&self, features: &Vector) -> bool {
         let scaled = features.map_with(&self.norms, |feature, norm| feature / norm);

@@ -21,6 +21,11 @@
 //! four coefficients, all 15 supports are tried, which gives the exact optimum. If several supports fit equally well, the
 //! one with the fewest and lowest features is chosen.
 //!
+//! # Costs that cannot be measured
+//! A measurement may have a minimum below which batches cannot be told apart, as the memory of a process has. Such a sample says only
+//! that its batch costs no more than the minimum, and [`CostModel::fit_above`] fits the model to the others (a censored regression,
+//! Tobin 1958, "Estimation of relationships for limited dependent variables"). Predictions are at least the minimum.
+//!
 //! # What is not identifiable
 //! Samples determine a linear combination of the coefficients if and only if it is orthogonal to the null space of the
 //! design matrix (Searle 1971, "Linear models", section 5.4). If all items have weight 1, for example, `c1 + c2 + c3` is
@@ -177,6 +182,8 @@ pub struct CostModel {
     margin: f64,
     /// The minimum scale.
     floor: f64,
+    /// The minimum cost of a batch.
+    minimum: f64,
     r_squared: f64,
     design: Design,
 }
@@ -222,9 +229,48 @@ impl CostModel {
             }),
             margin: design.margin(&rows, &residuals),
             floor,
+            minimum: 0.0,
             r_squared: r_squared(samples, expected),
             design,
         })
+    }
+
+    /// Like [`fit`](Self::fit), for costs that are measured as `minimum` if they are lower.
+    ///
+    /// Samples of the minimum are left out, except for those of which the model would otherwise predict more. If the others determine
+    /// less than all samples together, the model is fitted to all of them.
+    ///
+    /// # Errors
+    /// Those of [`fit`](Self::fit).
+    pub fn fit_above(minimum: f64, rule: WeightRule, samples: &[Sample]) -> Result<Self, FitError> {
+        let of_all = Self::fit(rule, samples)?;
+        let (mut used, mut censored): (Vec<_>, Vec<_>) = samples
+            .iter()
+            .copied()
+            .partition(|sample| sample.measured > minimum);
+        let mut model = Self::fit(rule, &used).ok();
+        while let Some(found) = model
+            .as_ref()
+            .filter(|found| found.design.rank() == of_all.design.rank())
+        {
+            let (contradicting, rest): (Vec<_>, Vec<_>) = censored
+                .into_iter()
+                .partition(|sample| found.expected(&sample.shape).is_ok_and(|cost| cost > minimum));
+            if contradicting.is_empty() {
+                break;
+            }
+            used.extend(contradicting);
+            censored = rest;
+            model = Self::fit(rule, &used).ok();
+        }
+        let determines_all = |found: &Self| found.design.rank() == of_all.design.rank();
+        let mut model = model.filter(determines_all).unwrap_or(of_all);
+        model.minimum = minimum;
+        let expected = samples
+            .iter()
+            .map(|sample| model.cost(&sample.shape.features(rule)));
+        model.r_squared = r_squared(samples, expected);
+        Ok(model)
     }
 
     /// What a batch costs.
@@ -271,10 +317,13 @@ impl CostModel {
         if !self.design.determines(&features) {
             return Err(NotIdentifiable);
         }
-        Ok(dot(
-            &features,
-            &self.coefficients.map(|coefficient| coefficient.value),
-        ))
+        Ok(self.cost(&features))
+    }
+
+    /// The cost of a batch with these features.
+    fn cost(&self, features: &Vector) -> f64 {
+        let cost = dot(features, &self.coefficients.map(|coefficient| coefficient.value));
+        cost.max(self.minimum)
     }
 
     /// The expected cost, and the unit of its error.

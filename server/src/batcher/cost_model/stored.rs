@@ -19,6 +19,8 @@ pub(super) struct StoredModel {
     identifiable: [bool; N],
     margin: f64,
     floor: f64,
+    #[serde(default)]
+    minimum: f64,
     r_squared: f64,
     norms: Vector,
     normal: Matrix,
@@ -41,6 +43,7 @@ impl From<CostModel> for StoredModel {
             identifiable: model.coefficients.map(|coefficient| coefficient.is_identifiable),
             margin: model.margin,
             floor: model.floor,
+            minimum: model.minimum,
             r_squared: model.r_squared,
             norms: model.design.norms,
             normal: model.design.normal,
@@ -69,6 +72,7 @@ impl TryFrom<StoredModel> for CostModel {
         // A model without a scale would divide by zero.
         let is_positive = |value: f64| value.is_finite() && value > 0.0;
         check("floor", &[stored.floor], is_positive, "a finite number above 0")?;
+        check("minimum", &[stored.minimum], is_nonnegative, nonnegative)?;
         check("r_squared", &[stored.r_squared], f64::is_finite, finite)?;
         check("norms", &stored.norms, is_positive, "a finite number above 0")?;
         check("normal", stored.normal.as_flattened(), f64::is_finite, finite)?;
@@ -80,6 +84,7 @@ impl TryFrom<StoredModel> for CostModel {
             }),
             margin: stored.margin,
             floor: stored.floor,
+            minimum: stored.minimum,
             r_squared: stored.r_squared,
             design: Design::of_normal(stored.norms, stored.normal),
         })

@@ -329,3 +329,98 @@ fn the_bound_is_exact_for_a_batch_whose_error_is_the_margin() {
         assert!(wider.expect("the model is determined").bound > bound);
     }
 }
+
+/// Costs of which everything up to a minimum is measured as that minimum.
+fn clipped(samples: Vec<Sample>, minimum: f64) -> Vec<Sample> {
+    let clip = |sample: Sample| Sample {
+        measured: sample.measured.max(minimum),
+        ..sample
+    };
+    samples.into_iter().map(clip).collect()
+}
+
+#[test]
+fn costs_below_the_minimum_do_not_bias_the_fit() {
+    // More than half of the batches cost less than the minimum.
+    let (truth, minimum) = (memory(), 1e7);
+    let samples = clipped(truth.measure(&grid(truth.rule), 1), minimum);
+    let hidden = samples.iter().filter(|sample| sample.measured == minimum).count();
+    assert!((21..30).contains(&hidden), "{hidden}");
+    let model = CostModel::fit_above(minimum, truth.rule, &samples).expect("samples are valid");
+    for (found, expected) in model.coefficients().into_iter().zip(truth.coefficients) {
+        assert!((found.value - expected).abs() < expected * 1e-4, "{model:?}");
+    }
+    assert!(
+        model.margin() < 1e-6 && model.r_squared() > 0.999_999,
+        "{model:?}"
+    );
+    for shape in [uniform(1, 1), uniform(4, 16), uniform(24, 100), uniform(64, 512)] {
+        let predicted = model.predict(&shape).expect("the model is determined");
+        let real = truth.cost(&shape).max(minimum);
+        assert!(
+            (predicted.expected / real - 1.0).abs() < 1e-4,
+            "{shape:?}: {predicted:?}, not {real}"
+        );
+    }
+    let biased = CostModel::fit(truth.rule, &samples).expect("samples are valid");
+    assert!(biased.coefficients()[0].value > 3.0 * truth.coefficients[0]);
+}
+
+#[test]
+fn no_batch_that_costs_at_most_the_minimum_is_predicted_to_cost_more() {
+    // A model that does not follow the features: a jump. The costly batches alone would predict a high fixed cost.
+    let minimum = 1e7;
+    let shapes = grid(WeightRule::Padded);
+    let measure = |shape: &BatchShape| Sample {
+        shape: *shape,
+        measured: if shape.items * shape.heaviest < 2000 {
+            minimum
+        } else {
+            1e8 + shape.sum as f64 * 1e3
+        },
+    };
+    let samples: Vec<Sample> = shapes.iter().map(measure).collect();
+    let costly: Vec<Sample> = samples
+        .iter()
+        .copied()
+        .filter(|sample| sample.measured > minimum)
+        .collect();
+    let ignorant = CostModel::fit(WeightRule::Padded, &costly).expect("samples are valid");
+    let model = CostModel::fit_above(minimum, WeightRule::Padded, &samples).expect("samples are valid");
+    let small = uniform(1, 1);
+    let cost = |model: &CostModel| model.expected(&small).expect("the model is determined");
+    assert!(
+        cost(&ignorant) > 9e7 && cost(&model) < 3e7,
+        "{} {}",
+        cost(&ignorant),
+        cost(&model)
+    );
+}
+
+#[test]
+fn batches_of_the_minimum_count_if_the_others_determine_less() {
+    // Only the two largest batches cost more.
+    let truth = memory();
+    let shapes: Vec<BatchShape> = WEIGHTS.into_iter().map(|weight| uniform(1, weight)).collect();
+    let minimum = truth.cost(&uniform(1, 200));
+    let samples = clipped(truth.measure(&shapes, 3), minimum);
+    let model = CostModel::fit_above(minimum, WeightRule::Padded, &samples).expect("samples are valid");
+    assert_eq!(
+        identifiable(&model)[2..],
+        identifiable(&CostModel::fit(WeightRule::Padded, &samples).expect("valid"))[2..]
+    );
+    assert_eq!(
+        model
+            .predict(&uniform(1, 20))
+            .map(|predicted| predicted.expected >= minimum),
+        Ok(true)
+    );
+}
+
+#[test]
+fn all_batches_of_the_minimum_are_a_constant_cost() {
+    let samples = clipped(memory().measure(&grid(WeightRule::Padded), 1), 1e12);
+    let model = CostModel::fit_above(1e12, WeightRule::Padded, &samples).expect("samples are valid");
+    let predicted = model.predict(&uniform(7, 99)).expect("the model is determined");
+    assert!((predicted.expected / 1e12 - 1.0).abs() < 1e-6, "{predicted:?}");
+}
