@@ -59,6 +59,10 @@ impl JobOptions {
     /// # Errors
     /// A header is invalid.
     pub(super) fn read(request: &dyn RequestHead, webhooks: &WebhookSettings) -> Result<Self, Failure> {
+        // The others are read with the options of every request, which do not notice a second value.
+        for name in ["x-priority", "x-request-timeout"] {
+            text(request, name)?;
+        }
         let ttl = text(request, "x-job-ttl")?.map(parse_ttl).transpose()?;
         let not_before = text(request, "x-job-not-before")?.map(parse_time).transpose()?;
         Ok(Self {
@@ -286,7 +290,7 @@ mod tests {
 
     #[test]
     fn an_option_that_is_given_twice_is_rejected() {
-        for name in ["x-job-ttl", "x-job-label", "idempotency-key"] {
+        for name in ["x-job-ttl", "x-job-label", "idempotency-key", "x-priority", "x-request-timeout"] {
             let headers = Headers(vec![(name, "1"), (name, "2")]);
             let failure = JobOptions::read(&headers, &webhooks(&[])).expect_err(name);
             assert_eq!(
