@@ -36,6 +36,11 @@ fn ids_of_a_whole_sequence_have_the_vector_of_its_text() {
         let texts = reference["texts"].as_array().expect("a list");
         for (index, text) in texts.iter().enumerate() {
             let ids = ids(&model, text.as_str().expect("a text"), json!({}));
+            // Truncation of a text keeps the special tokens at its end, and that of IDs does not know them.
+            let cost = model.prepare("passage", text).expect("every text is accepted");
+            if ids.as_array().map(Vec::len) != usize::try_from(cost.weight).ok() {
+                continue;
+            }
             let outcome = run(&model, "passage", json!(""), json!({"token_ids": ids}));
             let expected = numbers(&reference["expected"][folder]["passage"][index]);
             assert_close(&vector(outcome), &expected, &format!("{folder}, text {index}"));
