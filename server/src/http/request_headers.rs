@@ -6,6 +6,7 @@ use actix_web::http::header::HeaderValue;
 use actix_web::{HttpMessage as _, HttpRequest};
 use hyper::http::request::Parts;
 
+use super::error_format::ErrorFormat;
 use crate::api::traces::{Scheme, Trace};
 use crate::api::{Call, Client, Execution, Failure, MAX_TIMEOUT, RequestOptions};
 
@@ -29,6 +30,11 @@ pub(crate) trait RequestHead {
     /// The client, as its key identifies it.
     fn client(&self) -> Client;
 
+    /// The format of errors.
+    fn error_format(&self) -> ErrorFormat {
+        ErrorFormat::of(self.path())
+    }
+
     /// How its items run.
     fn execution(&self) -> Execution {
         Execution::Interactive
@@ -42,6 +48,10 @@ pub(super) struct RequestId(pub(super) Arc<str>);
 /// Whether a request arrived at the management port. It is added to requests that pass through actix-web.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ManagementPort(pub(super) bool);
+
+/// Marks a request to a route that the configuration of a task names. It is added to requests that pass through actix-web.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConfiguredRoute;
 
 /// The client. It is added to requests that pass through actix-web.
 #[derive(Clone)]
@@ -87,6 +97,13 @@ impl RequestHead for HttpRequest {
         let extensions = self.extensions();
         let client = extensions.get::<RequestClient>();
         client.map(|client| client.0.clone()).unwrap_or_default()
+    }
+
+    fn error_format(&self) -> ErrorFormat {
+        match self.extensions().get::<ConfiguredRoute>() {
+            Some(ConfiguredRoute) => ErrorFormat::Native,
+            None => ErrorFormat::of(HttpRequest::path(self)),
+        }
     }
 }
 

@@ -26,10 +26,10 @@ pub(crate) fn json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
 
 /// An error reply in the format of the client's protocol.
 pub(crate) fn failure(request: &dyn RequestHead, failure: &Failure) -> HttpResponse {
-    failure_in(ErrorFormat::of(request.path()), request, failure)
+    failure_in(request.error_format(), request, failure)
 }
 
-/// Like [`failure`], in a format that does not follow from the path.
+/// Like [`failure`], in a format that does not follow from the head of the request.
 pub(super) fn failure_in(errors: ErrorFormat, request: &dyn RequestHead, failure: &Failure) -> HttpResponse {
     failure_with(errors, request.request_id().as_deref(), failure)
 }

@@ -28,7 +28,7 @@ use super::compression::AcceptedEncodings;
 use super::counted_reply::CountedReply;
 use super::error_format::ErrorFormat;
 use super::request_headers::{
-    DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value, scheme,
+    ConfiguredRoute, DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value, scheme,
 };
 use super::respond;
 use super::server::Shared;
@@ -131,6 +131,9 @@ where
                 request.extensions_mut().insert(trace);
                 request.extensions_mut().insert(ManagementPort(is_management));
                 request.extensions_mut().insert(RequestClient(client));
+                if self.shared.registry.snapshot().route(head.uri.path()).is_some() {
+                    request.extensions_mut().insert(ConfiguredRoute);
+                }
                 self.application.call(request).await
             }
             Err(error) => Err(error),
