@@ -290,7 +290,13 @@ mod tests {
 
     #[test]
     fn an_option_that_is_given_twice_is_rejected() {
-        for name in ["x-job-ttl", "x-job-label", "idempotency-key", "x-priority", "x-request-timeout"] {
+        for name in [
+            "x-job-ttl",
+            "x-job-label",
+            "idempotency-key",
+            "x-priority",
+            "x-request-timeout",
+        ] {
             let headers = Headers(vec![(name, "1"), (name, "2")]);
             let failure = JobOptions::read(&headers, &webhooks(&[])).expect_err(name);
             assert_eq!(

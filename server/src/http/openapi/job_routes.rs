@@ -193,8 +193,8 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, job:
                 "Only jobs in this state. `dead_letter`: failed jobs that can be retried.",
                 json!({"type": "string", "enum": states}),
             ),
-            query("model", "Only jobs of this model.", json!({"type": "string"})),
-            query("label", "Only jobs with this label.", json!({"type": "string"})),
+            query("model", "Only jobs of this model.", text()),
+            query("label", "Only jobs with this label.", text()),
             query(
                 "limit",
                 "Maximum number of jobs.",
@@ -283,4 +283,9 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, job:
             &[400, 404, 406, 409, 503, 507],
         )
     });
+}
+
+/// A text without control characters, which no model or label contains.
+fn text() -> Json {
+    json!({"type": "string", "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"})
 }
