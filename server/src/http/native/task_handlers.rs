@@ -63,7 +63,10 @@ pub(in crate::http) async fn short_route(
     let view = shared.view(&request);
     let Some((entry, task)) = view.snapshot().route(request.match_info().as_str()) else {
         return match *request.method() {
-            Method::OPTIONS => respond::options("GET, HEAD, POST"),
+            Method::OPTIONS => {
+                let methods = tei::methods_below_model(&request);
+                respond::options(methods.unwrap_or("GET, HEAD, POST"))
+            }
             _ => match tei::below_model(&request, payload, &shared).await {
                 Some(response) => response,
                 None => respond::not_found(&request),

@@ -116,17 +116,25 @@ pub(super) fn too_many(failure: Failure) -> Failure {
     }
 }
 
+/// The methods of a route whose path starts with the name of a model. `None` if no route matches.
+pub(super) fn methods_below_model(request: &HttpRequest) -> Option<&'static str> {
+    let (_, route) = routes::below_model(&path_with_slashes(request))?;
+    Some(if route.task.is_some() { "POST" } else { "GET, HEAD" })
+}
+
+/// The path, in which the name of a model can have slashes.
+fn path_with_slashes(request: &HttpRequest) -> String {
+    let path = request.match_info().as_str();
+    path.replace("%2F", "/").replace("%2f", "/")
+}
+
 /// Answers a request whose path starts with the name of a model. `None` if no route matches.
 pub(super) async fn below_model(
     request: &HttpRequest,
     payload: web::Payload,
     shared: &Data<Shared>,
 ) -> Option<HttpResponse> {
-    let path = request
-        .match_info()
-        .as_str()
-        .replace("%2F", "/")
-        .replace("%2f", "/");
+    let path = path_with_slashes(request);
     let (model, route) = match routes::below_model(&path) {
         Some(found) => found,
         None => {
