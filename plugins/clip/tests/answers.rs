@@ -238,7 +238,7 @@ fn images_that_cannot_be_decoded_are_client_errors() {
         ),
         (
             "bomb.webp",
-            "cannot decode the image: its header declares 10×10 pixels, but its image data has 16383×16383",
+            "cannot decode the image: the file is corrupt: its header declares 10×10 pixels, but its image data has 16383×16383",
         ),
         (
             "large.png",

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use plugin_abi::manifest::TaskManifest;
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value as Json};
 
 use crate::api::{Code, Failure};
@@ -131,13 +133,13 @@ impl ItemForm<'_> {
             let message = format!("`{member}[{index}]`: {refused}; send texts ({SWITCH})");
             return Err(Failure::new(code, message).with_param(member));
         }
-        let ids = json::from_str::<Vec<u32>>(text).map_err(|error| {
+        let ids = json::from_str::<Vec<TokenId>>(text).map_err(|error| {
             let message = format!("`{member}[{index}]`: expected token ids: {}", error.message());
             malformed(member, message)
         })?;
         match ids.is_empty() {
             true => Err(malformed(member, format!("`{member}[{index}]` has no token ids"))),
-            false => Ok(ids),
+            false => Ok(ids.into_iter().map(|TokenId(id)| id).collect()),
         }
     }
 
@@ -148,6 +150,18 @@ impl ItemForm<'_> {
              `token_ids = \"model\"` in [models.embeddings] if the ids are those of the model"
         );
         malformed(member, message)
+    }
+}
+
+/// The id of a token. JSON does not distinguish `2.0` from `2`.
+struct TokenId(u32);
+
+impl<'de> Deserialize<'de> for TokenId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = json::whole_number(deserializer)?;
+        let id = id.ok_or_else(|| D::Error::invalid_type(Unexpected::Unit, &"a non-negative integer"))?;
+        let small = u32::try_from(id).map(Self);
+        small.map_err(|_| D::Error::invalid_value(Unexpected::Unsigned(id), &"an integer below 2^32"))
     }
 }
 
@@ -241,7 +255,11 @@ mod tests {
                 "{token_ids:?} {text}"
             );
         }
-        for invalid in ["[1.5]", "[-1]", "[\"a\"]", "[4294967296]"] {
+        assert_eq!(
+            read(&with, TokenIds::Model, "[7.0, 8]"),
+            read(&with, TokenIds::Model, "[7, 8]")
+        );
+        for invalid in ["[1.5]", "[-1]", "[\"a\"]", "[null]", "[4294967296]"] {
             let message = read(&with, TokenIds::Model, invalid).expect_err("it is invalid");
             assert!(
                 message.starts_with("`input[1]`: expected token ids: "),

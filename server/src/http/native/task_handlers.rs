@@ -64,7 +64,7 @@ pub(in crate::http) async fn short_route(
     let Some((entry, task)) = view.snapshot().route(request.match_info().as_str()) else {
         return match *request.method() {
             Method::OPTIONS => {
-                let methods = tei::methods_below_model(&request);
+                let methods = tei::methods_below_model(&request, &shared);
                 respond::options(methods.unwrap_or("GET, HEAD, POST"))
             }
             _ => match tei::below_model(&request, payload, &shared).await {

@@ -23,9 +23,9 @@ use super::rerank;
 use super::respond;
 use super::server::Shared;
 use super::task_routes::{self, TaskPath};
-use crate::api::{Call, Code, Failure, ItemCount, ModelName, TaskRole};
+use crate::api::{Call, Code, Failure, ItemCount, ModelName, ModelView, TaskRole};
 use crate::metrics::Protocol;
-use crate::routes::{self, TaskRoute};
+use crate::routes::{self, Route, TaskRoute};
 
 /// Answers a request to a route that runs a task.
 pub(super) async fn answer(
@@ -117,9 +117,19 @@ pub(super) fn too_many(failure: Failure) -> Failure {
 }
 
 /// The methods of a route whose path starts with the name of a model. `None` if no route matches.
-pub(super) fn methods_below_model(request: &HttpRequest) -> Option<&'static str> {
-    let (_, route) = routes::below_model(&path_with_slashes(request))?;
+pub(super) fn methods_below_model(request: &HttpRequest, shared: &Shared) -> Option<&'static str> {
+    let path = path_with_slashes(request);
+    let (_, route) = find_below_model(&path, &shared.view(request))?;
     Some(if route.task.is_some() { "POST" } else { "GET, HEAD" })
+}
+
+/// The name of the model and the route of a path that starts with a name.
+fn find_below_model<'a>(path: &'a str, view: &ModelView) -> Option<(&'a str, &'static Route)> {
+    routes::below_model(path).or_else(|| {
+        let name = path.strip_prefix('/')?;
+        view.named(name).ok()?;
+        Some((name, &routes::TEI_ROOT))
+    })
 }
 
 /// The path, in which the name of a model can have slashes.
@@ -135,14 +145,7 @@ pub(super) async fn below_model(
     shared: &Data<Shared>,
 ) -> Option<HttpResponse> {
     let path = path_with_slashes(request);
-    let (model, route) = match routes::below_model(&path) {
-        Some(found) => found,
-        None => {
-            let name = path.strip_prefix('/')?;
-            shared.view(request).named(name).ok()?;
-            (name, &routes::TEI_ROOT)
-        }
-    };
+    let (model, route) = find_below_model(&path, &shared.view(request))?;
     let Some(task) = route.task else {
         return Some(match *route == routes::TEI_INFO {
             true => info::below_model(request, shared, model),
