@@ -38,7 +38,7 @@ struct Header {
     height: u32,
 }
 
-/// What became of the files of one kind.
+/// Outcomes of the files of one kind.
 #[derive(Debug, Default)]
 struct Counts {
     both_accept: usize,

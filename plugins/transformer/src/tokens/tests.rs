@@ -134,7 +134,7 @@ fn the_longer_text_of_a_pair_is_found_by_all_of_its_tokens() {
         let right = tokenizer(model, max_length, true);
         let left = tokenizer(model, max_length, true).truncating_left(true);
         let lowercase = |text: &str| right.lowercased(text).into_owned();
-        // Few words, so that one is whole; as many in both texts; and so many that only their beginnings are tokenized.
+        // A few words, so that one text is whole; the same number in both; and texts of which only the beginnings are tokenized.
         for counts in [(20, 30), (40, 40), (41, 40), (60, 500), (300, 301), (300, 300)] {
             for _ in 0..2 {
                 let (first, second) = (text(counts.0), text(counts.1));
