@@ -139,7 +139,7 @@ fn damaged_files_that_pillow_rejects_are_rejected_and_others_have_the_same_pixel
     }
     assert!(child.wait().expect("it ends").success(), "the script failed");
     for (kind, counts) in &counts {
-        println!("{kind}: {counts:?}");
+        eprintln!("{kind}: {counts:?}");
     }
     assert!(counts.len() >= 10, "{counts:?}");
     assert!(problems.is_empty(), "{} files: {problems:#?}", problems.len());
