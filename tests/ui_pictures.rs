@@ -1,6 +1,8 @@
 //! How the page for operators looks: pictures for the README, and widths that it has to fit into.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -62,6 +64,9 @@ fn submit_jobs(server: &Server) {
     submit(500, ECHO, &later);
 }
 
+/// Time under load before pictures for the repository are taken, so that their charts show lines.
+const LOADED_FOR: Duration = Duration::from_secs(4 * 60);
+
 /// Takes pictures of the example models under load. With `INFERENCE_SCREENSHOTS=1`, it replaces those of the repository.
 #[test]
 fn pictures_of_the_page_are_small() {
@@ -79,6 +84,9 @@ fn pictures_of_the_page_are_small() {
         Load::start(1, server.address(), ECHO, "{\"input\":\"to be\"}"),
     ];
     let is_kept = std::env::var("INFERENCE_SCREENSHOTS").is_ok_and(|value| value == "1");
+    if is_kept {
+        thread::sleep(LOADED_FOR);
+    }
     for (name, path, width, height) in PICTURES {
         browser.resize(width, height, false);
         let visit = Visit::to(&browser, &server, path);
