@@ -75,7 +75,7 @@ pub(super) struct Limits {
 
 /// Maximum time between the last byte of a request and the end of the stream for a half-close, after which the client
 /// waits for its reply.
-const HALF_CLOSE_WINDOW: Duration = Duration::from_millis(100);
+pub(super) const HALF_CLOSE_WINDOW: Duration = Duration::from_millis(100);
 
 /// The stages of shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

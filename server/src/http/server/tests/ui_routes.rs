@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 
 use super::test_server::{Answer, PATIENCE, TestServer, send_to};
 use crate::api::live::MAX_PAGES;
+use crate::http::transport::HALF_CLOSE_WINDOW;
 
 const CLIENT: &str = "a-key-of-a-client";
 const ADMIN: &str = "the-key-of-the-admin";
@@ -432,6 +433,7 @@ async fn the_number_of_open_pages_is_limited() {
     assert_eq!(rejected.error().0, 503);
     assert_eq!(rejected.header("retry-after"), Some("10"));
     // The end of a connection right after its request would be taken for a half-close until the next event.
+    tokio::time::sleep(2 * HALF_CLOSE_WINDOW).await;
     drop(open.remove(0));
     let wait = async {
         loop {
