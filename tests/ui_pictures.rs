@@ -85,6 +85,7 @@ fn pictures_of_the_page_are_small() {
     ];
     let is_kept = std::env::var("INFERENCE_SCREENSHOTS").is_ok_and(|value| value == "1");
     if is_kept {
+        #[allow(clippy::disallowed_methods, reason = "the charts fill with time alone")]
         thread::sleep(LOADED_FOR);
     }
     for (name, path, width, height) in PICTURES {
