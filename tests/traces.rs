@@ -1,6 +1,7 @@
 //! Traces: the context of clients, spans at a real collector, and what happens without one.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -490,6 +491,28 @@ fn a_server_that_shuts_down_exports_the_spans_that_are_left() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait_for_exit().code(), Some(0));
     collector.wait_for_trace(&traced_as(&reply), 1);
+}
+
+#[test]
+fn spans_that_do_not_fill_a_batch_wait_for_the_delay() {
+    let collector = Collector::start(Otlp::Http);
+    let mut server = scenario(&collector, Otlp::Http, &model("thread", ""))
+        .env("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+        .env("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8")
+        .start();
+    // Each request has four spans: the request, its queue, batch and encoding.
+    thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| predict(&server, "text", &[], &echoes([1])).expect(200));
+        }
+    });
+    eventually("two batches to be exported", || {
+        let count = collector.spans().len();
+        (count == 16).then_some(()).ok_or(count)
+    });
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    assert_eq!(collector.spans().len(), 20);
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Report {
             let cost = |cost: &Cost| {
                 json!({
                     "traced": cost.ratio,
-                    "cpu_ratio": cost.median(),
+                    "cpu_ratio": cost.mean(),
                     "cpu_ratios": cost.cpu,
                     "exports": cost.exports,
                 })

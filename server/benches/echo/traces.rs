@@ -1,7 +1,8 @@
 //! What traces cost: the CPU time of servers that export none, one in a hundred, and all, relative to a server without traces.
 //!
-//! Two servers at a time run in turns, and both have the same load. The first pair is the same server twice, which shows how
-//! much of a difference is noise. The collector is a thread of this program.
+//! Two servers at a time run in turns, whose order alternates, and both have the same load. Processes of the same program differ
+//! by a few percent, so there are several pairs. Those that trace nothing are the same server twice, which shows how much of a
+//! difference is noise. The collector is a thread of this program.
 
 use std::error::Error;
 use std::fmt;
@@ -19,6 +20,9 @@ use crate::overhead::{Cell, Side, TURN};
 /// The shares of the requests that are traced.
 const RATIOS: [f64; 3] = [0.0, 0.01, 1.0];
 
+/// Pairs of servers for each of the shares.
+const PAIRS: u32 = 6;
+
 /// Servers that trace, compared with one that does not.
 pub(crate) struct Traces {
     pub(crate) connections: usize,
@@ -28,15 +32,15 @@ pub(crate) struct Traces {
 /// The cost of tracing this share of the requests.
 pub(crate) struct Cost {
     pub(crate) ratio: f64,
-    /// CPU time relative to the server without traces, in each turn, sorted.
+    /// The median of the CPU time relative to the server without traces, for each pair, sorted.
     pub(crate) cpu: Vec<f64>,
     /// Exports that the collector received.
     pub(crate) exports: usize,
 }
 
 impl Cost {
-    pub(crate) fn median(&self) -> f64 {
-        self.cpu[self.cpu.len() / 2]
+    pub(crate) fn mean(&self) -> f64 {
+        self.cpu.iter().sum::<f64>() / self.cpu.len() as f64
     }
 }
 
@@ -51,6 +55,8 @@ pub(crate) fn measure(
         connections,
         items: 1,
     };
+    let turns = (duration / PAIRS).as_secs_f64() / TURN.as_secs_f64();
+    let turns = (turns.ceil() as u32).max(1);
     let mut costs = Vec::new();
     for ratio in RATIOS {
         let collector = Collector::start()?;
@@ -61,20 +67,9 @@ pub(crate) fn measure(
                 collector.address
             ),
         };
-        let plain = Server::start(models)?;
-        let traced = Server::start(&format!("{models}{tracing}"))?;
-        let mut of_plain = Side::new(plain.address, request.clone(), cell);
-        let mut of_traced = Side::new(traced.address, request.clone(), cell);
-        let turns = (duration.as_secs_f64() / TURN.as_secs_f64()).ceil() as u32;
-        let mut cpu = Vec::new();
-        for _ in 0..turns.max(1) {
-            let with = of_traced.turn(|| traced.cpu_time())?;
-            let without = of_plain.turn(|| plain.cpu_time())?;
-            cpu.push(with / without);
-        }
+        let compare = |_| compare(models, &tracing, &request, cell, turns);
+        let mut cpu = (0..PAIRS).map(compare).collect::<Result<Vec<f64>, _>>()?;
         cpu.sort_unstable_by(f64::total_cmp);
-        traced.stop()?;
-        plain.stop()?;
         costs.push(Cost {
             ratio,
             cpu,
@@ -84,13 +79,47 @@ pub(crate) fn measure(
     Ok(Traces { connections, costs })
 }
 
+/// The CPU time of a server with these settings of traces relative to one without, as the median of the turns.
+fn compare(
+    models: &str,
+    tracing: &str,
+    request: &[u8],
+    cell: Cell,
+    turns: u32,
+) -> Result<f64, Box<dyn Error>> {
+    let plain = Server::start(models)?;
+    let traced = Server::start(&format!("{models}{tracing}"))?;
+    let mut of_plain = Side::new(plain.address, request.to_vec(), cell);
+    let mut of_traced = Side::new(traced.address, request.to_vec(), cell);
+    let mut ratios = Vec::new();
+    for turn in 0..turns {
+        let mut with = || of_traced.turn(|| traced.cpu_time());
+        let mut without = || of_plain.turn(|| plain.cpu_time());
+        let (with, without) = match turn % 2 {
+            0 => {
+                let with = with()?;
+                (with, without()?)
+            }
+            _ => {
+                let without = without()?;
+                (with()?, without)
+            }
+        };
+        ratios.push(with / without);
+    }
+    ratios.sort_unstable_by(f64::total_cmp);
+    traced.stop()?;
+    plain.stop()?;
+    Ok(ratios[ratios.len() / 2])
+}
+
 impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "CPU time with traces, {} connections", self.connections)?;
         writeln!(f, "{:>8} {:>20} {:>8}", "traced", "CPU ratio", "exports")?;
         for cost in &self.costs {
             let (lowest, highest) = (cost.cpu[0], cost.cpu[cost.cpu.len() - 1]);
-            let ratio = format!("{:.3} ({lowest:.3}–{highest:.3})", cost.median());
+            let ratio = format!("{:.3} ({lowest:.3}–{highest:.3})", cost.mean());
             let share = format!("{} %", cost.ratio * 100.0);
             writeln!(f, "{share:>8} {ratio:>20} {:>8}", cost.exports)?;
         }

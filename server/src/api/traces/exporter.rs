@@ -1,8 +1,8 @@
 //! The thread that sends spans to the collector.
 //!
-//! It sends as many spans at once as are configured, or what there is after a delay. While the collector does not accept
-//! them, it tries again with growing delays, and the queue drops what does not fit. A failure is logged once, and so is the
-//! end of it.
+//! It sends as many spans at once as are configured, or what there is after a delay: each call of the collector costs far more
+//! than a span in it. While the collector does not accept them, it tries again with growing delays, and the queue drops what does
+//! not fit. A failure is logged once, and so is the end of it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -214,18 +214,19 @@ impl Export {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = filled => {}
-                changed = self.stopping.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(delay) => self.export_all().await,
+                () = filled => self.export_while(|queued| queued.has_batch()).await,
+                changed = self.stopping.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
             }
-            self.export_queued().await;
             delay = match self.failures {
                 0 => self.delay,
                 failures => retry_delay(failures),
             };
         }
-        // What was answered while the last spans were sent.
-        self.export_queued().await;
+        self.export_all().await;
         let mut rest = 0;
         while let Some(spans) = self.next_batch() {
             rest += spans.len();
@@ -237,8 +238,15 @@ impl Export {
     }
 
     /// Sends what is queued, until a batch fails.
-    async fn export_queued(&mut self) {
-        while let Some(batch) = self.next_batch() {
+    async fn export_all(&mut self) {
+        self.export_while(|_| true).await;
+    }
+
+    /// Sends what is queued while the condition is true, until a batch fails.
+    async fn export_while(&mut self, condition: impl Fn(&QueuedRequests) -> bool) {
+        while condition(&self.queued)
+            && let Some(batch) = self.next_batch()
+        {
             let spans = batch.len();
             match self.exporter.export(batch).await {
                 Ok(()) => self.succeeded(),

@@ -13,6 +13,8 @@ use crate::metrics::TraceMetrics;
 struct Shared {
     /// Number of spans in the queue. It bounds the channel.
     spans: AtomicUsize,
+    /// Number of spans that are sent together.
+    batch_spans: usize,
     /// Notified when there are enough spans to send.
     filled: Notify,
     metrics: TraceMetrics,
@@ -23,7 +25,6 @@ pub(super) struct SpanQueue {
     sender: Sender<Box<TracedRequest>>,
     shared: Arc<Shared>,
     max_spans: usize,
-    batch_spans: usize,
 }
 
 /// The end of the exporter.
@@ -41,6 +42,7 @@ pub(super) fn queue(
     let (sender, receiver) = unbounded();
     let shared = Arc::new(Shared {
         spans: AtomicUsize::new(0),
+        batch_spans,
         filled: Notify::new(),
         metrics,
     });
@@ -48,7 +50,6 @@ pub(super) fn queue(
         sender,
         shared: shared.clone(),
         max_spans,
-        batch_spans,
     };
     (queue, QueuedRequests { receiver, shared })
 }
@@ -62,7 +63,7 @@ impl SpanQueue {
         if after > self.max_spans || self.sender.send(Box::new(request())).is_err() {
             shared.spans.fetch_sub(spans, Ordering::AcqRel);
             shared.metrics.dropped(spans);
-        } else if before < self.batch_spans && after >= self.batch_spans {
+        } else if before < shared.batch_spans && after >= shared.batch_spans {
             shared.filled.notify_one();
         }
     }
@@ -72,6 +73,11 @@ impl QueuedRequests {
     /// Waits until there are enough spans for a batch.
     pub(super) async fn filled(&self) {
         self.shared.filled.notified().await;
+    }
+
+    /// Whether there are enough spans for a batch.
+    pub(super) fn has_batch(&self) -> bool {
+        self.shared.spans.load(Ordering::Acquire) >= self.shared.batch_spans
     }
 
     /// The next request, if there is one.
