@@ -10,7 +10,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use prometheus::{Encoder as _, TextEncoder};
 use serde_json::{Value as Json, json};
 
-use super::offload::{run_blocking, run_by_size};
+use super::offload::run_by_size;
 use super::respond;
 use super::server::Shared;
 use super::task_routes::TaskPath;
@@ -243,7 +243,8 @@ pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpR
         })
     };
     // With many models, the text can have several megabytes.
-    match run_blocking(write).await.flatten() {
+    let models = shared.registry.snapshot().models().count();
+    match run_by_size(models, MAX_INLINE_MODELS, write).await.flatten() {
         Ok(text) => respond::status(200)
             .content_type(match open {
                 true => OPEN_METRICS,

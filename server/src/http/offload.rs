@@ -7,8 +7,9 @@ use crate::api::{Code, Failure};
 /// Bodies up to this size in bytes are read on the event loop, which takes about a tenth of a millisecond.
 pub(super) const MAX_INLINE_BODY: usize = 128 * 1024;
 
-/// Replies up to this size in bytes are written on the event loop.
-pub(super) const MAX_INLINE_REPLY: usize = 64 * 1024;
+/// Replies up to this size in bytes are written on the event loop, which takes as long. Sizes are the largest that the values can
+/// have as JSON, which is six times that of a text without escapes.
+pub(super) const MAX_INLINE_REPLY: usize = 128 * 1024;
 
 /// Runs `work` on the event loop if its `size` is at most `max_inline`, otherwise on a blocking thread.
 pub(super) async fn run_by_size<R: Send + 'static>(
