@@ -136,6 +136,9 @@ pub struct LoadContext {
     /// Whether another process has already loaded this model with the same settings, as for a second worker or a restarted
     /// one. Log lines about the load need not be repeated.
     pub is_repeated: bool,
+    /// Whether the memory of batches is predicted, or is measured for such predictions. A model that has the choice should then
+    /// return the memory of a batch to the system after it, instead of keeping it for the next batch.
+    pub is_calibrated: bool,
 }
 
 impl LoadContext {
@@ -146,6 +149,7 @@ impl LoadContext {
             workers: context.workers.max(1) as usize,
             threads: context.threads.max(1) as usize,
             is_repeated: context.is_repeated,
+            is_calibrated: context.is_calibrated,
         }
     }
 

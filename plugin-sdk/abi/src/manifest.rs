@@ -294,4 +294,8 @@ pub struct LoadContext {
     /// one. The operator has then already seen what loading reports.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_repeated: bool,
+    /// Whether the memory of batches is predicted, or is measured for such predictions. A model that has the choice should then
+    /// return the memory of a batch to the system after it, instead of keeping it for the next batch.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_calibrated: bool,
 }

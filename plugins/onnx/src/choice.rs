@@ -71,7 +71,7 @@ pub(crate) fn after_failed_trial(
     failure: &str,
 ) -> Option<Chosen> {
     let loading = Loading::new(settings, context, threads);
-    let runtime = OnnxRuntime::new(loading.ort, &context.base_dir).ok()?;
+    let runtime = OnnxRuntime::new(loading.ort, context).ok()?;
     let network = loading.network(&runtime).ok()?;
     let reason = format!("the embedded runtime cannot compute the trial: {failure}");
     Some(Chosen::new(network, runtime.name(), reason))
@@ -103,11 +103,10 @@ impl<'a> Loading<'a> {
 
     /// Loads the network in ONNX Runtime, which the setting `key` requires.
     fn onnx_runtime(&self, key: &str, package: &str, reason: String) -> Result<Chosen, LoadError> {
-        let runtime =
-            OnnxRuntime::new(self.ort, &self.context.base_dir).map_err(|error| match error.key() {
-                Some(_) => error,
-                None => LoadError::setting(key, format_args!("{}: {}", error.message(), install(package))),
-            })?;
+        let runtime = OnnxRuntime::new(self.ort, self.context).map_err(|error| match error.key() {
+            Some(_) => error,
+            None => LoadError::setting(key, format_args!("{}: {}", error.message(), install(package))),
+        })?;
         let network = self.network(&runtime).map_err(NotLoaded::into_error)?;
         Ok(Chosen::new(network, runtime.name(), reason))
     }
@@ -132,7 +131,7 @@ impl<'a> Loading<'a> {
             Err(NotLoaded::File(error)) => return Err(error),
             Err(NotLoaded::Runtime(error)) => error,
         };
-        let runtime = OnnxRuntime::new(self.ort, &self.context.base_dir).map_err(|error| {
+        let runtime = OnnxRuntime::new(self.ort, self.context).map_err(|error| {
             let (refusal, missing) = (refusal.message(), error.message());
             // Report the setting that names an unusable library if there is one, otherwise the model.
             match error.key() {
@@ -167,10 +166,10 @@ impl<'a> Loading<'a> {
     fn fallback(&self) -> Option<Fallback> {
         let name = OnnxRuntime::find(self.ort, &self.context.base_dir)?;
         let (path, ort) = (self.path.clone(), self.ort.cloned());
-        let (base_dir, threads) = (self.context.base_dir.clone(), self.threads);
+        let (context, threads) = (self.context.clone(), self.threads);
         let load = move || {
             let runtime =
-                OnnxRuntime::new(ort.as_ref(), &base_dir).map_err(|error| error.message().to_owned())?;
+                OnnxRuntime::new(ort.as_ref(), &context).map_err(|error| error.message().to_owned())?;
             let network = Network::load(&path, &runtime, 1, threads);
             network.map_err(|failure| failure.into_error().message().to_owned())
         };

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
-use plugin_sdk::LoadError;
+use plugin_sdk::{LoadContext, LoadError};
 use rten_onnx::onnx::{DataType, ModelProto};
 
 use self::environment::{Opened, SessionLoggers};
@@ -25,8 +25,8 @@ use crate::values::ElementType;
 use crate::verified::Limits;
 
 /// Run option with which a session returns the memory of a run to the operating system after it, except for about a megabyte. Otherwise
-/// a process keeps the memory of its largest run so far. That memory is lost to other models, and hides that of smaller runs from
-/// measurements.
+/// a process keeps the memory of its largest run so far, which is lost to other models and hides that of smaller runs from
+/// measurements. The next run then takes up to a quarter longer, if it needs much memory for what it computes.
 const ARENA_SHRINKAGE: (&str, &str) = ("memory.enable_memory_arena_shrinkage", "cpu:0");
 
 /// An open library of ONNX Runtime, with its execution providers.
@@ -34,14 +34,16 @@ pub(crate) struct OnnxRuntime {
     opened: Opened,
     dispatches: Vec<ExecutionProviderDispatch>,
     providers: Vec<Provider>,
+    /// Whether sessions return the memory of each run.
+    returns_memory: bool,
 }
 
 impl OnnxRuntime {
-    /// Opens the library that the settings name, with paths relative to `base_dir`, or else the first that is found and usable.
+    /// Opens the library that the settings name, or else the first that is found and usable.
     ///
     /// # Errors
     /// No library is usable. The error names a setting only if that setting names the library.
-    pub(crate) fn new(settings: Option<&OrtSettings>, base_dir: &Path) -> Result<Self, LoadError> {
+    pub(crate) fn new(settings: Option<&OrtSettings>, context: &LoadContext) -> Result<Self, LoadError> {
         let cpu = OrtSettings::default();
         let settings = settings.unwrap_or(&cpu);
         let device = i32::try_from(settings.device)
@@ -58,9 +60,10 @@ impl OnnxRuntime {
             ),
         };
         Ok(Self {
-            opened: environment::open(&candidates(settings, base_dir)?)?,
+            opened: environment::open(&candidates(settings, &context.base_dir)?)?,
             dispatches: settings.providers.iter().filter_map(dispatch).collect(),
             providers: settings.providers.clone(),
+            returns_memory: context.is_calibrated,
         })
     }
 
@@ -214,6 +217,7 @@ impl Abilities for OnnxRuntime {
             sessions,
             inputs: file.inputs.to_vec(),
             helpers: Helpers::new(&self.opened.environment),
+            returns_memory: self.returns_memory,
         }))
     }
 }
@@ -224,6 +228,7 @@ struct Sessions {
     /// Inputs of the model, all of which ONNX Runtime requires.
     inputs: Vec<TensorSpec>,
     helpers: Helpers,
+    returns_memory: bool,
 }
 
 impl Runtime for Sessions {
@@ -275,7 +280,9 @@ impl Sessions {
             .into_iter()
             .fold(OutputSelector::no_default(), OutputSelector::with);
         let mut options = RunOptions::new()?.with_outputs(wanted);
-        options.set(ARENA_SHRINKAGE.0, ARENA_SHRINKAGE.1)?;
+        if self.returns_memory {
+            options.set(ARENA_SHRINKAGE.0, ARENA_SHRINKAGE.1)?;
+        }
         let session = &self.sessions[worker % self.sessions.len()];
         // A panic elsewhere cannot leave a session in an inconsistent state, so poisoning is ignored.
         let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);

@@ -350,6 +350,7 @@ fn start_process(
                 file: staged.copy.file().to_owned(),
                 context: LoadContext {
                     is_repeated,
+                    is_calibrated: true,
                     ..load_context(environment, settings, 1)
                 },
             },

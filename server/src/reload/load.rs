@@ -325,6 +325,7 @@ pub(super) fn load_context(
         workers: u32::try_from(workers).unwrap_or(u32::MAX),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
         is_repeated: false,
+        is_calibrated: settings.calibration.is_some(),
     }
 }
 

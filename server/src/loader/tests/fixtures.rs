@@ -132,6 +132,7 @@ pub(super) fn request(path: &Path) -> LoadRequest {
             workers: 1,
             threads: 1,
             is_repeated: false,
+            is_calibrated: false,
         },
         probe_timeout: Duration::from_secs(60),
     }
