@@ -37,7 +37,9 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="less than two minutes, for a first impression")
     parser.add_argument("--only", default=",".join(workloads.WORKLOADS), help="workloads, separated by commas")
     parser.add_argument("--servers", default=",".join(embedding.CONTENDERS), help="servers for embeddings")
-    parser.add_argument("--threads", type=int, default=1, help="threads with which each server for embeddings computes")
+    parser.add_argument(
+        "--threads", type=int, default=workloads.CORES, help="threads with which each server for embeddings computes"
+    )
     parser.add_argument("--clients", help="numbers of closed-loop clients, separated by commas")
     parser.add_argument("--rounds", type=int, help="times that each cell is measured")
     parser.add_argument("--seconds", type=float, help="duration of a measurement")
