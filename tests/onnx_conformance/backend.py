@@ -22,11 +22,15 @@ RANDOM_OPERATORS = {
 
 
 def load(cache: Path) -> list[Case]:
-    """All backend tests. The models are written to `cache`, so that both runtimes read the same files."""
+    """All backend tests. The models are written to `cache`, so that both runtimes read the same files, whatever becomes of the
+    package."""
     directory = cache / f"backend-{onnx.__version__}"
-    index = directory / "cases.pickle"
+    index = directory / "cases-2.pickle"
     if index.exists():
-        return pickle.loads(index.read_bytes())
+        cases = pickle.loads(index.read_bytes())
+        for case in cases:
+            case.path = directory / case.path.name
+        return cases
     directory.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -49,12 +53,9 @@ def load_short(cache: Path) -> list[Case]:
 
 
 def _case(test, directory: Path) -> Case:
-    if test.model is not None:
-        model, path = test.model, directory / f"{test.name}.onnx"
-        onnx.save(model, path)
-    else:
-        path = Path(test.model_dir, "model.onnx")
-        model = onnx.load(path)
+    model = onnx.load(Path(test.model_dir, "model.onnx")) if test.model is None else test.model
+    path = directory / f"{test.kind}-{test.name}.onnx"
+    onnx.save(model, path)
     initializers = {tensor.name for tensor in model.graph.initializer}
     names = [value.name for value in model.graph.input]
     required = [name for name in names if name not in initializers]
