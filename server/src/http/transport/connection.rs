@@ -1,13 +1,12 @@
 //! Serves HTTP/1.1 on one connection until it closes, or moves to another thread. A client that speaks HTTP/2 from the start
 //! is left to [`http2`].
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use hyper::server::conn::http1;
@@ -19,6 +18,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::bridge::{Application, Bridge};
 use super::connection_state::{ConnectionState, DeadlineAction, Phase};
+use super::connection_timer::{ConnectionTimer, Wakeup};
 use super::http2;
 use super::rejected_head::{MAX_HEAD_SIZE, RejectedHead};
 use super::socket::{ParserSide, RawSocket, Socket, Stream};
@@ -171,48 +171,28 @@ async fn run<T: Stream + 'static, A: Application>(
     limits: &Limits,
     stages: &mut watch::Receiver<Stage>,
 ) -> CloseReason {
-    let mut timer = pin!(sleep_until((clock::now() + limits.header_timeout).into()));
-    let mut stopped = false;
+    let sleep = pin!(sleep_until((clock::now() + limits.header_timeout).into()));
+    let mut timer = ConnectionTimer::new(sleep, stages);
     loop {
-        let armed: Instant = timer.deadline().into();
-        // Ready with `None` if the timer must fire earlier than its current deadline. This is rare: a request that
-        // arrives in one packet does not affect the timer.
-        let progress = poll_fn(|context| {
+        let poll = |context: &mut Context<'_>| {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
-                return Poll::Ready(Some(close_reason(result, socket, state)));
+                return Poll::Ready(close_reason(result, socket, state));
             }
             if socket.is_moving() {
-                return Poll::Ready(Some(CloseReason::Moved));
+                return Poll::Ready(CloseReason::Moved);
             }
             if socket.is_http2() {
-                return Poll::Ready(Some(CloseReason::Http2));
+                return Poll::Ready(CloseReason::Http2);
             }
-            if socket.poll_disconnect(context).is_ready() {
-                return Poll::Ready(Some(CloseReason::Disconnected));
-            }
-            match state.deadline(limits) {
-                Some((deadline, _)) if deadline < armed => Poll::Ready(None),
-                _ => Poll::Pending,
-            }
-        });
-        tokio::select! {
-            biased;
-            // Polled before requests are served, so that every reply takes the stage into account.
-            changed = stages.changed(), if !stopped => {
-                let stage = match changed {
-                    Ok(()) => *stages.borrow_and_update(),
-                    // The server was dropped.
-                    Err(_) => Stage::Stopped,
-                };
-                stopped = stage == Stage::Stopped;
-                state.set_stage(stage);
-            }
-            progress = progress => {
-                if let Some(end) = progress {
-                    return end;
-                }
-            }
-            () = timer.as_mut() => {}
+            socket
+                .poll_disconnect(context)
+                .map(|()| CloseReason::Disconnected)
+        };
+        let deadline = || state.deadline(limits).map(|(deadline, _)| deadline);
+        match timer.wait(poll, deadline).await {
+            Wakeup::End(reason) => return reason,
+            Wakeup::Stage(stage) => state.set_stage(stage),
+            Wakeup::Timer => {}
         }
         let now = clock::now();
         let action = state.deadline(limits);
@@ -230,10 +210,7 @@ async fn run<T: Stream + 'static, A: Application>(
                 DeadlineAction::CheckPeer => state.peer_seen(now),
             }
         }
-        let next = state
-            .deadline(limits)
-            .map_or(now + NO_DEADLINE, |(deadline, _)| deadline);
-        timer.as_mut().reset(next.into());
+        timer.set(deadline().unwrap_or(now + NO_DEADLINE));
     }
 }
 

@@ -7,11 +7,10 @@
 //! A connection is closed with GOAWAY: after `keep_alive` without a stream, and from [`Stage::Draining`] on, once it has
 //! received a request. The client then opens no more streams, and those that are open are answered.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::Context;
 use std::time::Duration;
 
 use hyper::server::conn::http2;
@@ -22,6 +21,7 @@ use tokio::time::sleep_until;
 
 use super::bridge::Application;
 use super::connection::{Host, Inbound, linger};
+use super::connection_timer::{ConnectionTimer, Wakeup};
 use super::http2_socket::{Http2Socket, SocketHandle};
 use super::http2_state::{Action, Http2State};
 use super::http2_streams::Http2Streams;
@@ -134,40 +134,20 @@ async fn run<T: Stream + 'static, A: Application>(
     limits: &Limits,
     stages: &mut watch::Receiver<Stage>,
 ) -> End {
-    let mut timer = pin!(sleep_until((clock::now() + limits.header_timeout).into()));
-    let mut stopped = false;
+    let sleep = pin!(sleep_until((clock::now() + limits.header_timeout).into()));
+    let mut timer = ConnectionTimer::new(sleep, stages);
     loop {
-        let armed = timer.deadline().into_std();
-        // Ready with `None` if the timer must fire earlier than its current deadline.
-        let progress = poll_fn(|context| {
-            if let Poll::Ready(result) = connection.as_mut().poll(context) {
-                return Poll::Ready(Some(result));
-            }
-            match state.next(limits) {
-                Some((deadline, _)) if deadline < armed => Poll::Ready(None),
-                _ => Poll::Pending,
-            }
-        });
-        tokio::select! {
-            biased;
-            changed = stages.changed(), if !stopped => {
-                let stage = match changed {
-                    Ok(()) => *stages.borrow_and_update(),
-                    // The server was dropped.
-                    Err(_) => Stage::Stopped,
-                };
-                stopped = stage == Stage::Stopped;
-                state.set_stage(stage);
-            }
-            progress = progress => {
-                if let Some(result) = progress {
-                    if let Err(error) = result {
-                        log::debug!("HTTP/2 connection with {peer}: {error}");
-                    }
-                    return End::Finished;
+        let poll = |context: &mut Context<'_>| connection.as_mut().poll(context);
+        let deadline = || state.next(limits).map(|(deadline, _)| deadline);
+        match timer.wait(poll, deadline).await {
+            Wakeup::End(result) => {
+                if let Err(error) = result {
+                    log::debug!("HTTP/2 connection with {peer}: {error}");
                 }
+                return End::Finished;
             }
-            () = timer.as_mut() => {}
+            Wakeup::Stage(stage) => state.set_stage(stage),
+            Wakeup::Timer => {}
         }
         let now = clock::now();
         match state.next(limits) {
@@ -181,11 +161,6 @@ async fn run<T: Stream + 'static, A: Application>(
             }
             _ => {}
         }
-        let next = state
-            .next(limits)
-            .map_or(now + CHECK_INTERVAL.max(limits.keep_alive), |(deadline, _)| {
-                deadline
-            });
-        timer.as_mut().reset(next.into());
+        timer.set(deadline().unwrap_or(now + CHECK_INTERVAL.max(limits.keep_alive)));
     }
 }

@@ -32,6 +32,7 @@ mod bodies;
 mod bridge;
 mod connection;
 mod connection_state;
+mod connection_timer;
 mod http2;
 mod http2_socket;
 mod http2_state;
