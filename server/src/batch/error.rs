@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::client::ServerArgsError;
+use crate::client::{QueryError, ServerArgsError};
 
 /// Why the command failed.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,9 @@ pub enum BatchError {
     /// The server cannot be reached with these arguments.
     #[error(transparent)]
     Server(#[from] ServerArgsError),
+    /// The name of the server has no address.
+    #[error(transparent)]
+    Address(#[from] QueryError),
     /// The label is invalid.
     #[error("the label has control characters; use other text in --label")]
     Label,

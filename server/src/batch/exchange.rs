@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Method, Request};
 use serde_json::Value as Json;
 
 use super::args::Plan;
-use crate::client::{Connection, Endpoint, Failure, FailureKind, Received, with_deadline};
+use crate::client::{Connection, Endpoint, Failure, Received, connect, override_with, with_deadline};
 use crate::clock;
 
 /// Time for which the server holds a request about a job that has not ended.
@@ -159,7 +159,7 @@ impl Exchange {
         with_deadline(deadline, REQUEST_TIMEOUT, async move {
             let usable = match connection.take().filter(Connection::is_usable) {
                 Some(usable) => usable,
-                None => connect(endpoints).await?,
+                None => connect(endpoints).await?.1,
             };
             connection.insert(usable).exchange(request).await
         })
@@ -183,10 +183,7 @@ impl Exchange {
         for (name, value) in headers {
             request.headers_mut().insert(name, value.clone());
         }
-        // Headers of the command line replace others.
-        for (name, value) in &plan.headers {
-            request.headers_mut().insert(name, value.clone());
-        }
+        override_with(request.headers_mut(), &plan.headers);
         Ok(request)
     }
 }
@@ -200,19 +197,4 @@ fn rejected(reply: Received) -> Result<JobResult, ExchangeError> {
         }),
         status => Err(ExchangeError::Rejected(status, reply.message())),
     }
-}
-
-/// Connects to the first address that accepts.
-async fn connect(endpoints: &[Endpoint]) -> Result<Connection, Failure> {
-    let mut result = Err(Failure::new(
-        FailureKind::Connect,
-        "the name of the server has no address",
-    ));
-    for endpoint in endpoints {
-        result = Connection::open(endpoint).await;
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
 }

@@ -23,10 +23,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 use tokio::task::LocalSet;
 
-use self::args::Plan;
+use self::args::{Environment, Plan};
 use self::exchange::{Exchange, ExchangeError, JobResult, Target};
 use self::progress_file::Run;
-use crate::client::{client_tls, resolve};
+use crate::client::{QueryError, client_tls, resolve};
 use crate::console;
 
 /// Runs the command.
@@ -45,11 +45,7 @@ async fn run_plan(plan: Plan) -> Result<(), BatchError> {
     let output = plan.output.clone();
     let tls = client_tls(&plan.url, &plan.trust)?;
     let endpoints = resolve(&plan.url, tls.as_ref()).await;
-    let endpoints = endpoints.map_err(|failure| BatchError::NoServer {
-        url: plan.url.to_string(),
-        patience: std::time::Duration::ZERO,
-        why: failure.message,
-    })?;
+    let endpoints = endpoints.map_err(|failure| QueryError::new::<Environment>(&plan.url, "", failure))?;
     let bar = progress_bar(&plan, all);
     if run.done > 0 && !plan.quiet {
         console::report(format_args!("continuing after {} of {all} requests", run.done));

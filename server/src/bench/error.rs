@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::client::{FailureKind, ServerArgsError};
+use crate::client::{QueryError, ServerArgsError};
 use crate::html_report::PlotError;
 use crate::json::JsonError;
 
@@ -35,26 +35,9 @@ pub enum BenchError {
     /// The thread of the pacer cannot be started.
     #[error("cannot start the pacer thread")]
     Thread(#[source] io::Error),
-    /// Nothing listens at the address.
-    #[error(
-        "no server at {url}: {why}; start one with `inference-server --config models.toml`, or set its address with --url"
-    )]
-    NoServer {
-        /// The address.
-        url: String,
-        /// The error of the operating system.
-        why: String,
-    },
     /// The server did not describe the model.
-    #[error("request to {url} failed with {kind}: {message}{}", hint_of(*.kind))]
-    NoDescription {
-        /// The URL of the request.
-        url: String,
-        /// The kind of failure.
-        kind: FailureKind,
-        /// The message of the server.
-        message: String,
-    },
+    #[error(transparent)]
+    NoDescription(#[from] QueryError),
     /// The reply is that of another program, or of another version.
     #[error("{url} did not return the description of a model; is it an inference-server?")]
     Foreign {
@@ -170,10 +153,8 @@ impl BenchError {
     /// 2 for errors in the command line, like clap; 1 for all others.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoModel
-            | Self::NoTask { .. }
-            | Self::UnknownTask { .. }
-            | Self::Server(ServerArgsError::Header(_) | ServerArgsError::NotSecure) => 2,
+            Self::NoModel | Self::NoTask { .. } | Self::UnknownTask { .. } => 2,
+            Self::Server(error) => error.exit_code(),
             _ => 1,
         }
     }
@@ -183,11 +164,4 @@ fn reason_of(reason: &Option<String>) -> String {
     reason
         .as_ref()
         .map_or_else(String::new, |reason| format!(": {reason}"))
-}
-
-fn hint_of(kind: FailureKind) -> &'static str {
-    match kind {
-        FailureKind::Status(401) => "; set a key with --key or INFERENCE_BENCH_KEY",
-        _ => "",
-    }
 }

@@ -1,7 +1,6 @@
 //! The requests to send: found by asking the server about the model.
 
 use std::path::Path;
-use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -10,10 +9,10 @@ use hyper::{HeaderMap, Method, Request, Uri};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::args::{Plan, RequestSource};
+use super::args::{Environment, Plan, RequestSource};
 use super::error::BenchError;
 use crate::client::{
-    Connection, Endpoint, Failure, FailureKind, ServerUrl, client_tls, resolve, with_deadline,
+    Endpoint, QueryError, ServerUrl, client_tls, connect, override_with, resolve, with_deadline,
 };
 use crate::clock;
 use crate::json;
@@ -68,37 +67,27 @@ impl Target {
     /// Requests the description of the model from the server.
     pub(super) async fn find(plan: &Plan) -> Result<Self, BenchError> {
         let url = &plan.url;
-        let no_server = |failure: Failure| BenchError::NoServer {
-            url: url.to_string(),
-            why: failure.message,
-        };
+        let route = format!("/v1/models/{}", plan.model);
+        let failed = |failure| QueryError::new::<Environment>(url, &route, failure);
         let tls = client_tls(url, &plan.trust)?;
-        let endpoints = resolve(url, tls.as_ref()).await.map_err(no_server)?;
+        let endpoints = resolve(url, tls.as_ref()).await.map_err(failed)?;
         let headers = &plan.headers;
-        let path = url.path(&format!("/v1/models/{}", plan.model));
         let request_error = |content_type: &str, source| BenchError::Request {
             model: plan.model.clone(),
             task: plan.task.clone().unwrap_or_default(),
             content_type: content_type.to_owned(),
             source,
         };
-        let describe = Prototype::get(url, headers, &path).map_err(|source| request_error("", source))?;
-        let described_at = format!("{}{}", url.origin(), path);
+        let describe =
+            Prototype::get(url, headers, &url.path(&route)).map_err(|source| request_error("", source))?;
         let timeout = plan.timing.timeout;
         let reply = with_deadline(clock::now() + timeout, timeout, async {
             let (endpoint, mut connection) = connect(&endpoints).await?;
-            Ok((endpoint, connection.fetch(describe.request()).await?))
+            Ok((endpoint.clone(), connection.fetch(describe.request()).await?))
         });
-        let (endpoint, reply) = reply.await.map_err(|failure| match failure.kind {
-            FailureKind::Connect => no_server(failure),
-            kind => BenchError::NoDescription {
-                url: described_at.clone(),
-                kind,
-                message: failure.message,
-            },
-        })?;
+        let (endpoint, reply) = reply.await.map_err(failed)?;
         let model: Model = json::from_slice(&reply).map_err(|source| BenchError::Foreign {
-            url: described_at,
+            url: url.url_of(&route),
             source,
         })?;
         let task = model.choose(&plan.model, plan.task.as_deref())?;
@@ -136,20 +125,6 @@ impl Target {
     }
 }
 
-/// Connects to the first address that accepts: a host name can have addresses on which the server does not listen.
-async fn connect(endpoints: &[Endpoint]) -> Result<(Endpoint, Connection), Failure> {
-    let mut result = Err(Failure::timeout(Duration::ZERO));
-    for endpoint in endpoints {
-        result = Connection::open(endpoint)
-            .await
-            .map(|connection| (endpoint.clone(), connection));
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
-}
-
 impl Prototype {
     fn get(url: &ServerUrl, extra: &HeaderMap, path: &str) -> Result<Self, hyper::http::Error> {
         Self::new(Request::get(path), url, extra, Bytes::new())
@@ -160,7 +135,6 @@ impl Prototype {
         Self::new(request, url, extra, body.bytes.clone())
     }
 
-    /// Headers of the command line replace headers of the same name.
     fn new(
         request: hyper::http::request::Builder,
         url: &ServerUrl,
@@ -168,12 +142,7 @@ impl Prototype {
         body: Bytes,
     ) -> Result<Self, hyper::http::Error> {
         let (mut parts, body) = request.header(HOST, url.authority()).body(body)?.into_parts();
-        for name in extra.keys() {
-            parts.headers.remove(name);
-        }
-        for (name, value) in extra {
-            parts.headers.append(name, value.clone());
-        }
+        override_with(&mut parts.headers, extra);
         Ok(Self {
             method: parts.method,
             uri: parts.uri,

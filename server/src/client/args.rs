@@ -64,6 +64,16 @@ pub enum ServerArgsError {
     },
 }
 
+impl ServerArgsError {
+    /// 2 for errors in the command line, like clap; 1 for all others.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Header(_) | Self::NotSecure => 2,
+            Self::Trust { .. } => 1,
+        }
+    }
+}
+
 impl<V: Variables> ServerArgs<V> {
     /// Which certificates are accepted if the URL is secure.
     ///

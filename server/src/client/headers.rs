@@ -62,6 +62,16 @@ pub(crate) fn read(headers: &[Secret], key: Option<&Secret>) -> Result<HeaderMap
     Ok(map)
 }
 
+/// Adds the headers of the command line to those of a request. They replace headers of the same name.
+pub(crate) fn override_with(headers: &mut HeaderMap, given: &HeaderMap) {
+    for name in given.keys() {
+        headers.remove(name);
+    }
+    for (name, value) in given {
+        headers.append(name, value.clone());
+    }
+}
+
 fn secret(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
@@ -84,6 +94,18 @@ mod tests {
         let values: Vec<_> = map.get_all("x-one").iter().collect();
         assert_eq!(values, ["1", "2"]);
         assert_eq!(map["x-two"], "a:b");
+    }
+
+    #[test]
+    fn headers_of_the_command_line_replace_others_with_all_their_values() {
+        let given = read_all(&["x-one:1", "x-one:2"], None).expect("they are valid");
+        let mut headers = HeaderMap::new();
+        headers.append("x-one", HeaderValue::from_static("default"));
+        headers.append("x-two", HeaderValue::from_static("kept"));
+        override_with(&mut headers, &given);
+        let values: Vec<_> = headers.get_all("x-one").iter().collect();
+        assert_eq!(values, ["1", "2"]);
+        assert_eq!(headers["x-two"], "kept");
     }
 
     #[test]

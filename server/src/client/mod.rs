@@ -2,6 +2,7 @@
 
 mod args;
 mod headers;
+mod query_error;
 
 use std::fmt;
 use std::io;
@@ -24,6 +25,8 @@ use crate::tls::{self, ClientTls};
 pub(crate) use args::client_tls;
 pub use args::{ServerArgs, ServerArgsError, Variables};
 pub use headers::HeaderError;
+pub(crate) use headers::override_with;
+pub use query_error::QueryError;
 
 /// Address of a server: `[http[s]://]HOST[:PORT][/PREFIX]`.
 #[derive(Clone, Debug)]
@@ -97,6 +100,11 @@ impl ServerUrl {
     /// The path of a route, with the prefix.
     pub(crate) fn path(&self, route: &str) -> String {
         format!("{}{route}", self.prefix)
+    }
+
+    /// The URL of a route.
+    pub(crate) fn url_of(&self, route: &str) -> String {
+        format!("{self}{route}")
     }
 }
 
@@ -329,6 +337,24 @@ pub(crate) async fn resolve(url: &ServerUrl, tls: Option<&ClientTls>) -> Result<
         ));
     }
     Ok(addresses)
+}
+
+/// Connects to the first address that accepts: a host name can have addresses on which the server does not listen. Must be
+/// called within a `LocalSet`.
+pub(crate) async fn connect(endpoints: &[Endpoint]) -> Result<(&Endpoint, Connection), Failure> {
+    let mut result = Err(Failure::new(
+        FailureKind::Connect,
+        "the name of the server has no address",
+    ));
+    for endpoint in endpoints {
+        result = Connection::open(endpoint)
+            .await
+            .map(|connection| (endpoint, connection));
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 /// Runs `work` until `deadline`; after that, it fails with a timeout of this length.

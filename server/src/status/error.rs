@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::client::{FailureKind, ServerArgsError};
+use crate::client::{QueryError, ServerArgsError};
 use crate::json::JsonError;
 
 /// Why the command failed.
@@ -11,26 +11,9 @@ pub enum StatusError {
     /// The server cannot be reached with these arguments.
     #[error(transparent)]
     Server(#[from] ServerArgsError),
-    /// Nothing listens at the address.
-    #[error(
-        "no server at {url}: {why}; start one with `inference-server --config models.toml`, or set its address with --url"
-    )]
-    NoServer {
-        /// The address.
-        url: String,
-        /// The error of the operating system.
-        why: String,
-    },
     /// The server did not answer a request, or with an error.
-    #[error("request to {url} failed with {kind}: {message}{}", hint_of(*.kind))]
-    Request {
-        /// The URL of the request.
-        url: String,
-        /// The kind of failure.
-        kind: FailureKind,
-        /// The message of the server.
-        message: String,
-    },
+    #[error(transparent)]
+    Request(#[from] QueryError),
     /// The reply is that of another program.
     #[error("{url} did not return a list of models; is it an inference-server?")]
     Foreign {
@@ -73,16 +56,9 @@ impl StatusError {
     /// 2 for errors in the command line, 3 for a server that is not ready, 1 for all others.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Server(ServerArgsError::Header(_) | ServerArgsError::NotSecure) => 2,
+            Self::Server(error) => error.exit_code(),
             Self::NotReady { .. } => 3,
             _ => 1,
         }
-    }
-}
-
-fn hint_of(kind: FailureKind) -> &'static str {
-    match kind {
-        FailureKind::Status(401) => "; set a key with --key or INFERENCE_STATUS_KEY",
-        _ => "",
     }
 }

@@ -225,6 +225,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
+    use crate::client::QueryError;
     use crate::status::reply::tests::example;
 
     fn drawn(screen: &mut Screen, width: u16, height: u16) -> String {
@@ -289,10 +290,11 @@ mod tests {
         let mut screen = Screen::new("http://gpu-7:8080".to_owned());
         assert!(drawn(&mut screen, 90, 10).contains("connecting to http://gpu-7:8080"));
         screen.update(Ok(example()));
-        screen.update(Err(StatusError::NoServer {
+        let no_server = QueryError::NoServer {
             url: "http://gpu-7:8080".to_owned(),
             why: "connection refused".to_owned(),
-        }));
+        };
+        screen.update(Err(no_server.into()));
         let text = drawn(&mut screen, 90, 14);
         assert!(
             text.contains("connection refused") && text.contains("minilm"),

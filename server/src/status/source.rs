@@ -7,12 +7,18 @@ use hyper::body::Bytes;
 use hyper::header::HOST;
 use hyper::{HeaderMap, Request};
 
-use super::args::StatusArgs;
+use super::args::{Environment, StatusArgs};
 use super::error::StatusError;
 use super::reply::{ModelList, ServerStatus};
-use crate::client::{Connection, Failure, FailureKind, ServerUrl, client_tls, resolve, with_deadline};
+use crate::client::{
+    Connection, Failure, FailureKind, QueryError, ServerUrl, client_tls, connect, override_with, resolve,
+    with_deadline,
+};
 use crate::tls::ClientTls;
 use crate::{clock, json};
+
+/// The route that lists the models.
+const MODELS: &str = "/v1/models";
 
 /// A server, and how it is asked.
 pub(super) struct Source {
@@ -41,7 +47,7 @@ impl Source {
 
     /// Reads the state over a new connection. Must be called within a `LocalSet`.
     pub(super) async fn read(&self) -> Result<ServerStatus, StatusError> {
-        let (readiness, models) = (self.request("/readyz")?, self.request("/v1/models")?);
+        let (readiness, models) = (self.request("/readyz")?, self.request(MODELS)?);
         let deadline = clock::now() + self.timeout;
         let reply = with_deadline(deadline, self.timeout, async {
             let mut connection = self.connect().await?;
@@ -56,24 +62,18 @@ impl Source {
             }
             Ok((ready, connection.fetch(models).await?))
         });
-        let (ready, body) = reply.await.map_err(|failure| self.error(failure))?;
+        let failed = |failure| QueryError::new::<Environment>(&self.url, MODELS, failure);
+        let (ready, body) = reply.await.map_err(failed)?;
         let list: ModelList = json::from_slice(&body).map_err(|source| StatusError::Foreign {
-            url: self.address_of("/v1/models"),
+            url: self.url.url_of(MODELS),
             source,
         })?;
         Ok(ServerStatus::new(self.url(), ready, list))
     }
 
-    /// Connects to the first address that accepts: a host name can have addresses on which the server does not listen.
     async fn connect(&self) -> Result<Connection, Failure> {
-        let mut result = Err(Failure::timeout(self.timeout));
-        for endpoint in resolve(&self.url, self.tls.as_ref()).await? {
-            result = Connection::open(&endpoint).await;
-            if result.is_ok() {
-                break;
-            }
-        }
-        result
+        let endpoints = resolve(&self.url, self.tls.as_ref()).await?;
+        Ok(connect(&endpoints).await?.1)
     }
 
     fn request(&self, path: &str) -> Result<Request<Full<Bytes>>, StatusError> {
@@ -81,34 +81,10 @@ impl Source {
         let mut request = request
             .body(Full::new(Bytes::new()))
             .map_err(|source| StatusError::Build {
-                url: self.address_of(path),
+                url: self.url.url_of(path),
                 source,
             })?;
-        // Headers of the command line replace headers of the same name.
-        for name in self.headers.keys() {
-            request.headers_mut().remove(name);
-        }
-        for (name, value) in &self.headers {
-            request.headers_mut().append(name, value.clone());
-        }
+        override_with(request.headers_mut(), &self.headers);
         Ok(request)
-    }
-
-    fn address_of(&self, path: &str) -> String {
-        format!("{}{}", self.url.origin(), self.url.path(path))
-    }
-
-    fn error(&self, failure: Failure) -> StatusError {
-        match failure.kind {
-            FailureKind::Connect => StatusError::NoServer {
-                url: self.url(),
-                why: failure.message,
-            },
-            kind => StatusError::Request {
-                url: self.address_of("/v1/models"),
-                kind,
-                message: failure.message,
-            },
-        }
     }
 }
