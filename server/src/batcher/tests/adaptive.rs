@@ -185,13 +185,8 @@ fn the_time_of_failed_batches_does_not_count_as_service_time() {
             // Alone an item takes 1 ms; two take 50 ms, or as long to fail.
             for (size, millis, succeeded) in [(1, 1, true), (2, 50, succeeded)] {
                 scenario.batcher.observe(Completion {
-                    task: 0,
-                    size,
-                    background: 0,
-                    cost: 0,
-                    started: scenario.now,
-                    finished: scenario.now + ms(millis),
                     succeeded,
+                    ..completion(size, scenario.now, millis)
                 });
             }
         }

@@ -24,15 +24,9 @@ fn slack(share: f64, max_batch_size: usize) -> TaskBatching {
 /// Reports batches of these sizes that took this many milliseconds.
 fn learn(scenario: &mut Scenario, batches: &[(usize, u64)]) {
     for (size, millis) in batches {
-        scenario.batcher.observe(Completion {
-            task: 0,
-            size: *size,
-            background: 0,
-            cost: *size as u64,
-            started: scenario.start,
-            finished: scenario.start + ms(*millis),
-            succeeded: true,
-        });
+        scenario
+            .batcher
+            .observe(completion(*size, scenario.start, *millis));
     }
     scenario.at(1000);
 }
@@ -222,12 +216,7 @@ fn turns(requests: usize) -> Vec<u64> {
         for size in [1, 2, 4, 8] {
             scenario.batcher.observe(Completion {
                 task,
-                size,
-                background: 0,
-                cost: size as u64,
-                started: scenario.start,
-                finished: scenario.start + ms(5),
-                succeeded: true,
+                ..completion(size, scenario.start, 5)
             });
         }
     }

@@ -108,6 +108,19 @@ enum Step {
     Idle,
 }
 
+/// A batch of task 0 with items of weight 1 that took this many milliseconds and succeeded.
+fn completion(size: usize, started: Instant, millis: u64) -> Completion {
+    Completion {
+        task: 0,
+        size,
+        background: 0,
+        cost: size as u64,
+        started,
+        finished: started + ms(millis),
+        succeeded: true,
+    }
+}
+
 impl Scenario {
     fn new(tasks: &[TaskBatching]) -> Self {
         let start = crate::clock::now();
@@ -124,15 +137,7 @@ impl Scenario {
     fn learn_batches_of_ten_ms(&mut self) {
         assert_eq!(self.now, self.start + ms(10));
         for size in [1, 2] {
-            self.batcher.observe(Completion {
-                task: 0,
-                size,
-                background: 0,
-                cost: 0,
-                started: self.start,
-                finished: self.now,
-                succeeded: true,
-            });
+            self.batcher.observe(completion(size, self.start, 10));
         }
     }
 
