@@ -3,8 +3,49 @@
 //! Unlike the histograms of the metrics, whose buckets are configured and few, these are not exposed. Counting takes one atomic
 //! addition and no lock.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+/// Buckets of latencies: one per microsecond below `2^bits` microseconds, and `2^bits` per power of two from there on. The width
+/// of a bucket is at most `1 / 2^bits` of the latencies in it, or a microsecond.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    bits: u32,
+}
+
+impl Scale {
+    /// A scale with `2^bits` buckets per power of two.
+    pub const fn new(bits: u32) -> Self {
+        Self { bits }
+    }
+
+    /// The bucket of a latency.
+    pub fn bucket(self, latency: Duration) -> usize {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        if micros < 1 << self.bits {
+            return micros as usize;
+        }
+        let shift = micros.ilog2() - self.bits;
+        ((shift as usize) << self.bits) + (micros >> shift) as usize
+    }
+
+    /// The microseconds in a bucket.
+    pub fn micros(self, bucket: usize) -> Range<u64> {
+        let (each, bucket) = (1 << self.bits, bucket as u64);
+        if bucket < each {
+            return bucket..bucket + 1;
+        }
+        let (shift, first) = (bucket / each - 1, bucket % each + each);
+        first << shift..(first + 1) << shift
+    }
+}
+
+/// The scale of [`LatencyCounts`].
+const SCALE: Scale = Scale::new(2);
+
+/// The first bucket of the scale that is used. It also counts what is shorter.
+const FIRST: usize = 4;
 
 /// Number of buckets. The last one ends at 268 s, and also counts what is longer.
 pub const BUCKETS: usize = 104;
@@ -69,10 +110,10 @@ impl LatencyTotals {
         for (bucket, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {
             let count = f64::from(*count);
             if below + count >= rank {
-                let (from, to) = bounds(bucket);
+                let Range { start, end } = SCALE.micros(FIRST + bucket);
                 // As if the latencies were spread evenly.
                 let part = (rank - below - 0.5) / count;
-                let micros = from as f64 + part.clamp(0.0, 1.0) * (to - from) as f64;
+                let micros = start as f64 + part.clamp(0.0, 1.0) * (end - start) as f64;
                 return Some(Duration::from_secs_f64(micros / 1e6));
             }
             below += count;
@@ -81,18 +122,9 @@ impl LatencyTotals {
     }
 }
 
-/// Each power of two of microseconds, from 4 on, has four buckets.
+/// The bucket that counts a latency.
 fn bucket(latency: Duration) -> usize {
-    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(4);
-    let exponent = 63 - micros.leading_zeros() as usize;
-    let quarter = (micros >> (exponent - 2)) as usize & 3;
-    ((exponent - 2) * 4 + quarter).min(BUCKETS - 1)
-}
-
-/// The start and the end of a bucket in microseconds.
-fn bounds(bucket: usize) -> (u64, u64) {
-    let (shift, quarter) = (bucket / 4, (bucket % 4) as u64);
-    ((4 + quarter) << shift, (5 + quarter) << shift)
+    SCALE.bucket(latency).saturating_sub(FIRST).min(BUCKETS - 1)
 }
 
 #[cfg(test)]
@@ -100,13 +132,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_latency_is_in_the_bucket_whose_bounds_contain_it() {
-        for micros in (4..5000).chain([65_535, 65_536, 1_000_000, 268_435_455]) {
-            let (from, to) = bounds(bucket(Duration::from_micros(micros)));
-            assert!((from..to).contains(&micros), "{micros} in {from}..{to}");
-            assert!(to - from <= from / 4 || from == 4, "{from}..{to}");
+    fn every_latency_is_in_a_narrow_bucket_that_contains_it() {
+        for bits in [2, 4] {
+            let scale = Scale::new(bits);
+            for micros in (0..5000).chain([65_535, 65_536, 1_000_000, 268_435_455, u64::MAX >> bits]) {
+                let range = scale.micros(scale.bucket(Duration::from_micros(micros)));
+                assert!(range.contains(&micros), "{micros} in {range:?}");
+                let width = range.end - range.start;
+                assert!(width <= (range.start >> bits).max(1), "{range:?}");
+            }
         }
+    }
+
+    #[test]
+    fn the_first_and_the_last_bucket_count_all_shorter_and_longer_latencies() {
         assert_eq!(bucket(Duration::ZERO), 0);
+        assert_eq!(bucket(Duration::from_micros(4)), 0);
+        assert_eq!(bucket(Duration::from_micros(5)), 1);
         assert_eq!(bucket(Duration::from_micros(268_435_455)), BUCKETS - 1);
         assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
     }

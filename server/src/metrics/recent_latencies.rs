@@ -7,6 +7,8 @@ use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::latency::Scale;
+
 /// Number of periods of the last minute, and one that is being cleared.
 const PERIODS: u64 = 7;
 
@@ -15,9 +17,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// How long a percentile is used before it is computed again.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Buckets per power of two: a bound exceeds the latencies of its bucket by at most 1/16.
-const BUCKETS_PER_OCTAVE: u64 = 16;
-const SUB_BITS: u32 = BUCKETS_PER_OCTAVE.ilog2();
+/// The end of a bucket exceeds its latencies by at most 1/16.
+const SCALE: Scale = Scale::new(4);
 
 /// The last bucket ends at 2^28 microseconds, four and a half minutes, and has all longer latencies as well.
 const BUCKETS: usize = 400;
@@ -118,26 +119,13 @@ impl RecentLatencies {
     }
 }
 
-/// The bucket of a latency: one per microsecond below 16 microseconds, then 16 per power of two.
 fn bucket(latency: Duration) -> usize {
-    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-    if micros < BUCKETS_PER_OCTAVE {
-        return micros as usize;
-    }
-    let shift = micros.ilog2() - SUB_BITS;
-    let bucket = u64::from(shift) * BUCKETS_PER_OCTAVE + (micros >> shift);
-    (bucket as usize).min(BUCKETS - 1)
+    SCALE.bucket(latency).min(BUCKETS - 1)
 }
 
-/// The longest latency of a bucket, in microseconds.
+/// The longest latency of a bucket, in microseconds. At least one, since zero stands for none.
 fn upper_bound(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    if bucket < BUCKETS_PER_OCTAVE {
-        return bucket.max(1);
-    }
-    let shift = bucket / BUCKETS_PER_OCTAVE - 1;
-    let first = bucket % BUCKETS_PER_OCTAVE + BUCKETS_PER_OCTAVE;
-    ((first + 1) << shift) - 1
+    (SCALE.micros(bucket).end - 1).max(1)
 }
 
 #[cfg(test)]
