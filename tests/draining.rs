@@ -135,20 +135,16 @@ fn a_request_in_flight_when_the_server_stops_accepting_is_served() {
 }
 
 /// Starts a server on these ports for HTTP and gRPC, which a previous server may have used.
-fn start_at(http: &str, grpc: &str) -> Server {
+fn start_at(http: u16, grpc: u16) -> Server {
     scenario("shutdown_delay = \"2s\"\ndrain_timeout = \"60s\"")
-        .argument("--port")
-        .argument(http)
-        .argument("--grpc-port")
-        .argument(grpc)
+        .ports(http, grpc)
         .start()
 }
 
 #[test]
 fn a_rolling_restart_behind_a_layer_4_balancer_loses_no_request_of_clients_that_do_not_retry() {
-    let mut servers = [start_at("0", "0"), start_at("0", "0")];
-    let addresses = [0, 1].map(|number: usize| (servers[number].address(), servers[number].grpc_address()));
-    let Some(balancer) = HaProxy::start(&addresses) else {
+    let mut servers = [(); 2].map(|()| start_at(0, 0));
+    let Some(balancer) = HaProxy::start(&servers) else {
         return;
     };
     let (http, grpc) = (balancer.http().to_string(), balancer.grpc().to_string());
@@ -166,13 +162,7 @@ fn a_rolling_restart_behind_a_layer_4_balancer_loses_no_request_of_clients_that_
     assert_eq!(line, "asking\n");
 
     for _ in 0..rounds(1, 5) {
-        for (number, server) in servers.iter_mut().enumerate() {
-            server.signal(Signal::TERM);
-            assert_eq!(server.wait_for_exit().code(), Some(0));
-            let (http, grpc) = addresses[number];
-            *server = start_at(&http.port().to_string(), &grpc.port().to_string());
-            balancer.wait_for(number, "UP");
-        }
+        balancer.restart_all(&mut servers, start_at);
     }
     drop(asking.stdin.take());
     let mut report = String::new();

@@ -99,14 +99,11 @@ fn a_database_that_is_down_only_rejects_jobs() {
 }
 
 /// Starts a server behind a load balancer, on ports that the previous one may have used.
-fn start_at(database: &str, http: &str, grpc: &str) -> Server {
+fn start_at(database: &str, http: u16, grpc: u16) -> Server {
     let server = "[server]\nshutdown_delay = \"2s\"\ndrain_timeout = \"60s\"\n[jobs]\nlease = \"5s\"\n";
     Scenario::new(&format!("{server}{WORDS}"))
         .env("INFERENCE_JOBS_STORE", database)
-        .argument("--port")
-        .argument(http)
-        .argument("--grpc-port")
-        .argument(grpc)
+        .ports(http, grpc)
         .start()
 }
 
@@ -114,9 +111,8 @@ fn start_at(database: &str, http: &str, grpc: &str) -> Server {
 fn a_rolling_restart_behind_a_balancer_loses_neither_jobs_nor_requests() {
     let Some(postgres) = Postgres::start() else { return };
     let database = postgres.create_database("rolling");
-    let mut servers = [(); 2].map(|()| start_at(&database, "0", "0"));
-    let addresses = [0, 1].map(|number: usize| (servers[number].address(), servers[number].grpc_address()));
-    let Some(balancer) = HaProxy::start(&addresses) else {
+    let mut servers = [(); 2].map(|()| start_at(&database, 0, 0));
+    let Some(balancer) = HaProxy::start(&servers) else {
         return;
     };
     let body = json!({"inputs": ["to be"]}).to_string();
@@ -135,13 +131,7 @@ fn a_rolling_restart_behind_a_balancer_loses_neither_jobs_nor_requests() {
             }
         });
         for _ in 0..rounds(1, 10) {
-            for (number, server) in servers.iter_mut().enumerate() {
-                server.signal(Signal::TERM);
-                assert_eq!(server.wait_for_exit().code(), Some(0));
-                let (http, grpc) = addresses[number];
-                *server = start_at(&database, &http.port().to_string(), &grpc.port().to_string());
-                balancer.wait_for(number, "UP");
-            }
+            balancer.restart_all(&mut servers, |http, grpc| start_at(&database, http, grpc));
         }
         drop(over);
     });

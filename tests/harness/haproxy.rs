@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use super::eventually::eventually;
-use super::tools;
+use super::{Server, Signal, tools};
 
 /// A running load balancer. It is killed on drop.
 pub(crate) struct HaProxy {
@@ -20,10 +20,15 @@ pub(crate) struct HaProxy {
 }
 
 impl HaProxy {
-    /// Starts a load balancer for servers with these addresses for HTTP and gRPC. It checks `/readyz` of each server ten times per
-    /// second. Returns `None` if HAProxy is not installed.
-    pub(crate) fn start(servers: &[(SocketAddr, SocketAddr)]) -> Option<Self> {
+    /// Starts a load balancer for HTTP and gRPC. It checks `/readyz` of each server ten times per second. Returns `None` if HAProxy
+    /// is not installed.
+    pub(crate) fn start(servers: &[Server]) -> Option<Self> {
         let program = program()?;
+        let addresses = || {
+            servers
+                .iter()
+                .map(|server| (server.address(), server.grpc_address()))
+        };
         let dir = tempfile::tempdir().expect("create a temporary directory");
         // Both are open at the same time, so that the ports differ.
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
@@ -35,11 +40,11 @@ impl HaProxy {
             dir.path().display()
         );
         config.push_str(&format!("\nlisten http\n  bind {http}\n"));
-        for (number, (server, _)) in servers.iter().enumerate() {
+        for (number, (server, _)) in addresses().enumerate() {
             config.push_str(&format!("  server s{number} {server}\n"));
         }
         config.push_str(&format!("\nlisten grpc\n  bind {grpc}\n"));
-        for (number, (checked, server)) in servers.iter().enumerate() {
+        for (number, (checked, server)) in addresses().enumerate() {
             config.push_str(&format!(
                 "  server s{number} {server} check port {}\n",
                 checked.port()
@@ -87,6 +92,19 @@ impl HaProxy {
                 found => Err(found),
             },
         );
+    }
+
+    /// Restarts its servers one by one with `start`, which receives the ports for HTTP and gRPC that the server had. Each one
+    /// receives requests again before the next one is stopped.
+    #[track_caller]
+    pub(crate) fn restart_all(&self, servers: &mut [Server], start: impl Fn(u16, u16) -> Server) {
+        for (number, server) in servers.iter_mut().enumerate() {
+            let (http, grpc) = (server.address().port(), server.grpc_address().port());
+            server.signal(Signal::TERM);
+            assert_eq!(server.wait_for_exit().code(), Some(0));
+            *server = start(http, grpc);
+            self.wait_for(number, "UP");
+        }
     }
 
     /// Returns the reported status of a server, for HTTP and for gRPC.

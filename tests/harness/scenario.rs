@@ -73,6 +73,14 @@ impl Scenario {
         self
     }
 
+    /// Listens on these ports for HTTP and gRPC; 0 picks a free port.
+    pub(crate) fn ports(self, http: u16, grpc: u16) -> Self {
+        self.argument("--port")
+            .argument(http.to_string())
+            .argument("--grpc-port")
+            .argument(grpc.to_string())
+    }
+
     /// Adds an environment variable.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
