@@ -53,6 +53,25 @@ async fn a_client_that_disconnects_is_counted_as_cancelled() {
 }
 
 #[tokio::test]
+async fn metadata_that_must_not_be_repeated_is_rejected_before_the_message() {
+    let server =
+        Scenario::new("[server]\ngrpc_port = 0\n\n[[models]]\nname = \"t\"\nplugin = \"template\"\n").start();
+    let mut client = Grpc::connect(server.grpc_address()).await;
+    for name in ["x-priority", "x-request-timeout", "authorization"] {
+        for method in ["ModelInfer", "ModelStreamInfer"] {
+            let path = format!("/inference.GRPCInferenceService/{method}");
+            let (call, _body) = client.begin_request(&path, Bytes::new(), |request| {
+                request.header(name, "1").header(name, "2")
+            });
+            let answer = call.await.expect("an answer");
+            let expected = ("3", format!("header {name}: expected one value, got 2"));
+            assert_eq!(grpc::status(&answer), expected, "{method}");
+        }
+    }
+    assert!(client.is_live().await);
+}
+
+#[tokio::test]
 async fn an_unknown_method_is_rejected_with_a_message() {
     let server =
         Scenario::new("[server]\ngrpc_port = 0\n\n[[models]]\nname = \"t\"\nplugin = \"template\"\n").start();

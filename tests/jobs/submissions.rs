@@ -104,6 +104,11 @@ fn headers_and_parameters_that_cannot_be_honored_are_rejected() {
             .error();
         assert!(message.contains(name), "{message}");
     }
+    for name in ["x-job-label", "idempotency-key", "x-priority"] {
+        let call = job(&server, ECHO, &body).header(name, "a").header(name, "b");
+        let (_, message) = call.send().expect(400).error();
+        assert_eq!(message, format!("header {name}: expected one value, got 2"));
+    }
     let call = server
         .request("POST", ECHO)
         .header("x-job-label", "a")

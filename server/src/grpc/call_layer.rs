@@ -1,5 +1,5 @@
-//! The outermost layer of every call: assigns a request id, checks the API key before the message is read, limits the
-//! time for reading it, counts the call, and writes the access log.
+//! The outermost layer of every call: assigns a request id, checks the API key and that no metadata with one value is repeated
+//! before the message is read, limits the time for reading it, counts the call, and writes the access log.
 //!
 //! Health checks and reflection require no key and are neither counted nor logged. All other calls are, including
 //! those to unknown methods.
@@ -22,7 +22,7 @@ use super::call_body::{self, ReceivedBytes};
 use super::inference_service::status;
 use crate::api::access_log::{AccessLog, GRPC, IncomingHead};
 use crate::api::traces::RESPONSE_HEADER;
-use crate::api::{ApiKeys, Client, Telemetry};
+use crate::api::{ApiKeys, Client, Telemetry, reject_repeated_headers};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
@@ -167,14 +167,20 @@ where
             path,
             client,
         };
-        let mut record = self.shared.access.start(incoming, header);
+        let only = |name| {
+            let mut values = request.headers().get_all(name).iter();
+            let value = values.next().map(HeaderValue::as_bytes);
+            value.filter(|_| values.next().is_none())
+        };
+        let mut record = self.shared.access.start(incoming, only);
         let call_record = CallRecord::start(&self.shared, method);
         let sender = self
             .shared
             .keys
             .identify(header("authorization"), header("api-key"));
         record.set_key(sender.key_name());
-        let answer = match self.shared.check(access, &sender) {
+        let allowed = self.shared.check(access, &sender);
+        let answer = match allowed.and_then(|()| reject_repeated(request.headers())) {
             Ok(()) => {
                 let mut request = request;
                 request.extensions_mut().insert(record.trace().clone());
@@ -213,6 +219,13 @@ where
             Ok(response)
         })
     }
+}
+
+/// Rejects a call that repeats metadata which has one value.
+fn reject_repeated(metadata: &HeaderMap) -> Result<(), Status> {
+    let count = |name| metadata.get_all(name).iter().count();
+    let result = reject_repeated_headers(metadata.len() > metadata.keys_len(), count);
+    result.map_err(|failure| status(&failure))
 }
 
 /// Adds what is left of the limits of the client's key.

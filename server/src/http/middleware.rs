@@ -12,7 +12,7 @@ use actix_web::{Error, HttpResponse};
 use super::request_headers::{RequestHead, is_management_port};
 use super::respond;
 use super::server::Shared;
-use crate::api::{Code, Failure};
+use crate::api::{Code, Failure, reject_repeated_headers};
 use crate::clock;
 use crate::routes::{self, Access};
 
@@ -57,9 +57,9 @@ pub(super) async fn count_task_requests(
     Ok(response)
 }
 
-/// Checks the key of a request. `OPTIONS` requires none: browsers send preflight requests without a key, and no route
-/// does any work for them. The path is the one that the router matches, so that both use the same route. With
-/// `management_only`, the routes of the management port are unknown elsewhere.
+/// Checks the key of a request, and that no header with one value is repeated. `OPTIONS` requires no key: browsers send
+/// preflight requests without one, and no route does any work for them. The path is the one that the router matches, so that
+/// both use the same route. With `management_only`, the routes of the management port are unknown elsewhere.
 pub(super) async fn check_key(
     shared: Data<Shared>,
     request: ServiceRequest,
@@ -77,7 +77,13 @@ pub(super) async fn check_key(
         Access::Admin if *method != Method::POST => Access::Client,
         access => access,
     };
-    match request.request().client().check(access) {
+    let headers = request.headers();
+    let allowed = request.request().client().check(access);
+    let allowed = allowed.and_then(|()| {
+        let count = |name| headers.get_all(name).count();
+        reject_repeated_headers(headers.len() > headers.len_keys(), count)
+    });
+    match allowed {
         Ok(()) if is_hidden => {
             let response = respond::not_found(request.request());
             Ok(request.into_response(response))

@@ -114,6 +114,13 @@ pub(super) fn first_value<'a>(head: &'a Parts, name: &str) -> Option<&'a [u8]> {
     found.map(|(_, value)| value.as_bytes())
 }
 
+/// The value of a header that is not repeated. The name is in lower case.
+pub(super) fn only_value<'a>(head: &'a Parts, name: &str) -> Option<&'a [u8]> {
+    let mut found = head.headers.iter().filter(|(found, _)| found.as_str() == name);
+    let (_, value) = found.next()?;
+    found.next().is_none().then(|| value.as_bytes())
+}
+
 /// The head of a request that does not pass through actix-web.
 pub(super) struct DirectHead {
     pub(super) head: Parts,
@@ -163,4 +170,22 @@ pub(super) fn request_options(request: &dyn RequestHead, call: &Call) -> Result<
         options.request_id = id;
     }
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_header_has_a_first_value_and_no_only_one() {
+        let request = hyper::Request::get("/")
+            .header("a", "1")
+            .header("b", "2")
+            .header("a", "3");
+        let (head, ()) = request.body(()).expect("the request is valid").into_parts();
+        let values = |name| (first_value(&head, name), only_value(&head, name));
+        assert_eq!(values("a"), (Some(&b"1"[..]), None));
+        assert_eq!(values("b"), (Some(&b"2"[..]), Some(&b"2"[..])));
+        assert_eq!(values("c"), (None, None));
+    }
 }

@@ -28,7 +28,8 @@ use super::compression::AcceptedEncodings;
 use super::counted_reply::CountedReply;
 use super::error_format::ErrorFormat;
 use super::request_headers::{
-    ConfiguredRoute, DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value, scheme,
+    ConfiguredRoute, DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value,
+    only_value, scheme,
 };
 use super::respond;
 use super::server::Shared;
@@ -36,7 +37,7 @@ use super::task_routes::{self, TaskPath};
 use super::transport::{Application, ReceivedRequest};
 use crate::api::access_log::IncomingHead;
 use crate::api::traces::{RESPONSE_HEADER, Trace};
-use crate::api::{Client, Code, Failure, load_report};
+use crate::api::{Client, Code, Failure, load_report, reject_repeated_headers};
 use crate::routes::{self, Route, TaskRoute};
 
 /// The service of one thread.
@@ -89,7 +90,12 @@ impl<S> HttpService<S> {
         received: Instant,
     ) -> HttpResponse {
         let path = TaskPath::read(route, request.path());
+        let headers = &request.head.headers;
         let allowed = request.client.check(route.access);
+        let allowed = allowed.and_then(|()| {
+            let count = |name| headers.get_all(name).iter().count();
+            reject_repeated_headers(headers.len() > headers.keys_len(), count)
+        });
         let accepted = allowed.and_then(|()| match self.shared.compression {
             true => AcceptedEncodings::of(request).map(Some),
             false => Ok(None),
@@ -171,7 +177,7 @@ where
             path: head.uri.path(),
             client: Some(peer),
         };
-        let mut record = shared.access.start(incoming, header);
+        let mut record = shared.access.start(incoming, |name| only_value(&head, name));
         let (id, trace) = (record.id().clone(), record.trace().clone());
         let sender = shared.identify(&head, is_management);
         record.set_key(sender.key_name());

@@ -54,15 +54,11 @@ pub(super) struct StartTime {
 }
 
 impl JobOptions {
-    /// Reads the headers of a request.
+    /// Reads the headers of a request, which are not repeated.
     ///
     /// # Errors
     /// A header is invalid.
     pub(super) fn read(request: &dyn RequestHead, webhooks: &WebhookSettings) -> Result<Self, Failure> {
-        // The others are read with the options of every request, which do not notice a second value.
-        for name in ["x-priority", "x-request-timeout"] {
-            text(request, name)?;
-        }
         let ttl = text(request, "x-job-ttl")?.map(parse_ttl).transpose()?;
         let not_before = text(request, "x-job-not-before")?.map(parse_time).transpose()?;
         Ok(Self {
@@ -76,16 +72,7 @@ impl JobOptions {
 }
 
 fn text<'a>(request: &'a dyn RequestHead, name: &'static str) -> Result<Option<&'a str>, Failure> {
-    let value = match *request.header_values(name) {
-        [] => None,
-        [value] => Some(std::str::from_utf8(value)),
-        ref values => {
-            let count = values.len();
-            return Err(malformed(format!(
-                "header {name}: expected one value, got {count}"
-            )));
-        }
-    };
+    let value = request.header(name).map(std::str::from_utf8);
     let value = value
         .transpose()
         .map_err(|_| malformed(format!("header {name}: expected UTF-8 text")))?;
@@ -285,24 +272,6 @@ mod tests {
             let failure = JobOptions::read(&Headers(vec![(name, value)]), &webhooks(&[])).expect_err(value);
             assert_eq!(failure.code, Code::Malformed, "{name}: {value}");
             assert!(failure.message.contains(name), "{}", failure.message);
-        }
-    }
-
-    #[test]
-    fn an_option_that_is_given_twice_is_rejected() {
-        for name in [
-            "x-job-ttl",
-            "x-job-label",
-            "idempotency-key",
-            "x-priority",
-            "x-request-timeout",
-        ] {
-            let headers = Headers(vec![(name, "1"), (name, "2")]);
-            let failure = JobOptions::read(&headers, &webhooks(&[])).expect_err(name);
-            assert_eq!(
-                failure.message,
-                format!("header {name}: expected one value, got 2")
-            );
         }
     }
 

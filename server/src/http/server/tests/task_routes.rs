@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::test_server::{TestServer, exchange};
 
 const SHOUT: &[u8] = b"{\"input\":\"hello\"}";
@@ -50,6 +52,40 @@ async fn a_request_is_answered_alike_whether_or_not_it_passes_through_actix() {
                 "{path}"
             );
         }
+    }
+}
+
+#[actix_web::test]
+async fn a_header_that_must_not_be_repeated_is_an_error_in_the_format_of_the_protocol() {
+    let server = TestServer::start();
+    for (path, member) in [
+        ("/v1/models/vision/tasks/upper/predict", "/error/message"),
+        // Passes through actix-web.
+        ("/v1/models/visio%6e/tasks/upper/predict", "/error/message"),
+        ("/shout", "/error/message"),
+        ("/v1/models/vision:predict", "/error"),
+        ("/v2/models/vision/infer", "/error"),
+        ("/v1/embeddings", "/error/message"),
+        ("/rerank", "/message"),
+        ("/v2/embed", "/message"),
+    ] {
+        let head = format!("POST {path}\nx-priority: high\nx-priority: low");
+        let answer = server.send(&head, SHOUT).await;
+        assert_eq!(
+            (answer.status, answer.json().pointer(member)),
+            (400, Some(&json!("header x-priority: expected one value, got 2"))),
+            "{path}"
+        );
+    }
+    for header in ["x-request-id: a", "authorization: Bearer a", "host: test"] {
+        let answer = server
+            .send(&format!("GET /v1/models\n{header}\n{header}"), b"")
+            .await;
+        assert_eq!(answer.status, 400, "{header}");
+    }
+    for list in ["accept: */*", "cookie: a=b", "x-forwarded-proto: https"] {
+        let answer = server.send(&format!("GET /v1/models\n{list}\n{list}"), b"").await;
+        assert_eq!(answer.status, 200, "{list}");
     }
 }
 
