@@ -115,6 +115,18 @@ impl ModelCopy {
         assert_eq!(failure.key, "folder", "{failure}");
         failure.message
     }
+
+    /// Asserts that the results of the copy are those of the model `name` among the architectures.
+    #[track_caller]
+    pub(crate) fn check_unchanged(&self, name: &str) {
+        let reference = reference_json("architectures.json");
+        let model = load(serde_json::json!({"folder": self.path()}), 1);
+        let model = model.unwrap_or_else(|failure| panic!("{failure}"));
+        let texts = reference["texts"].as_array().expect("a list");
+        let outcomes = model.predict("query", texts);
+        let got: Vec<_> = outcomes.into_iter().flat_map(vector).collect();
+        assert_close(&got, &numbers(&reference["expected"][name]["query"]), name);
+    }
 }
 
 fn copy_directory(from: &Path, to: &Path) {
