@@ -18,7 +18,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::batching::{Policy, WeightRule};
+use crate::batching::{DispatchReason, Policy, WeightRule};
 
 const GREEDY: Policy = Policy::Greedy;
 
