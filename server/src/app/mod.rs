@@ -6,6 +6,7 @@ mod calibrate;
 mod certificates;
 mod check;
 mod control_socket;
+mod error;
 mod files;
 mod interruptible;
 mod json_schema;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -31,8 +32,6 @@ use std::time::Duration;
 use crate::api::ApiKeys;
 use crate::api::live::NotableRequests;
 use crate::api::model_control::ModelControl;
-#[cfg(feature = "traces")]
-use crate::api::traces;
 use crate::api::traces::{TraceExporter, Tracer};
 use crate::api::{SlowRequestLog, Telemetry};
 use crate::build_info;
@@ -49,132 +48,31 @@ use crate::http;
 use crate::isolation::confine::{Confinement, ResourceAllocator};
 use crate::isolation::{self, LoadFailure, Program};
 use crate::jobs::webhooks::Deliverer;
-use crate::jobs::{Jobs, Runner, StoreError};
+use crate::jobs::{Jobs, Runner};
 use crate::loader::{self, Inspection, LoadError, Loader, ProbeProgram};
 use crate::logging;
 #[cfg(feature = "traces")]
 use crate::metrics::TraceMetrics;
 use crate::metrics::{JobMetrics, Metrics};
-use crate::open_files::TooFewFiles;
 use crate::registry::{ModelStateMetrics, Registry};
-use crate::reload::{LoadEnvironment, ModelFailure, Reloader};
+use crate::reload::{LoadEnvironment, Reloader};
 use crate::signals::Signals;
 use crate::system_memory;
 #[cfg(feature = "grpc")]
 use crate::tls::Certificates;
 use crate::values::Value;
-#[cfg(feature = "calibrate")]
-use calibrate::CalibrateCommandError;
 use models::{Command, Current, ModelThread};
 use running_server::{Running, Servers};
 use scratch_cleanup::ScratchCleanup;
-use service_manager::{PassedSockets, SocketError};
+use service_manager::PassedSockets;
 use watch::{watch_keys, watch_workers};
 
 #[cfg(feature = "calibrate")]
 pub use calibrate::{ModelReport, calibrate};
 pub use check::{Checked, check};
 pub use control_socket::{ReloadError, reload};
+pub use error::AppError;
 pub use key_file::{NewKey, NewKeyError, new_key};
-
-/// Why the server did not start, or did not shut down cleanly.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The configuration file cannot be read.
-    #[error("cannot read the configuration file {}", file.display())]
-    ReadConfig {
-        /// The path as it was given.
-        file: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// The configuration has errors.
-    #[error("{0}")]
-    Config(ConfigErrors),
-    /// The server cannot listen on the address.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Host and port.
-        address: String,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// The sockets of the service manager cannot be used.
-    #[error("cannot use the sockets that the service manager passed")]
-    PassedSockets(#[from] SocketError),
-    /// The loader cannot be set up.
-    #[error("cannot set up the plugin loader")]
-    Loader(#[source] LoadError),
-    /// The metrics are invalid.
-    #[error("cannot set up the metrics")]
-    Metrics(#[from] prometheus::Error),
-    /// The jobs that were stored cannot be read.
-    #[error("cannot open the store of jobs")]
-    Jobs(#[from] StoreError),
-    /// Traces cannot be exported.
-    #[cfg(feature = "traces")]
-    #[error(transparent)]
-    Traces(#[from] traces::StartError),
-    /// The limit on open files is too low.
-    #[error(transparent)]
-    OpenFiles(#[from] TooFewFiles),
-    /// The memory budget is a percentage, and the system does not report how much memory is free.
-    #[error(
-        "cannot compute `memory_budget` in [server] from a percentage: the system does not report its free memory; use a size such as \"2GiB\""
-    )]
-    UnknownMemory,
-    /// A thread, the runtime or another resource of the operating system is not available.
-    #[error("operating system error")]
-    System(#[from] io::Error),
-    /// Models failed to load.
-    #[error("{}", list(.0))]
-    Models(Vec<ModelFailure>),
-    /// A model could not be measured.
-    #[cfg(feature = "calibrate")]
-    #[error(transparent)]
-    Calibrate(#[from] CalibrateCommandError),
-    /// A termination signal arrived before the command had finished.
-    #[error("interrupted")]
-    Interrupted,
-    /// A server panicked or cannot continue. The log has the cause.
-    #[error("the {0} server stopped unexpectedly")]
-    Server(&'static str),
-    /// The thread that loads models panicked. The log has the cause.
-    #[error("the thread that loads models stopped unexpectedly")]
-    ModelThread,
-    /// The drain deadline passed, or a second termination signal arrived.
-    #[error("shutdown incomplete: {0}")]
-    IncompleteShutdown(String),
-}
-
-impl From<http::StartError> for AppError {
-    fn from(error: http::StartError) -> Self {
-        match error {
-            http::StartError::Listen { address, source } => Self::Listen { address, source },
-            http::StartError::System(error) => Self::System(error),
-        }
-    }
-}
-
-impl AppError {
-    /// 2 for errors of the configuration, like usage errors; 1 for all others.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::ReadConfig { .. } | Self::Config(_) => 2,
-            #[cfg(feature = "calibrate")]
-            Self::Calibrate(error) => error.exit_code(),
-            _ => 1,
-        }
-    }
-}
-
-fn list(failures: &[ModelFailure]) -> String {
-    failures
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
-}
 
 /// Reads and resolves the configuration, at startup and for a reload.
 pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
