@@ -9,7 +9,7 @@
 //! - *Bursts*: how many arrivals follow the first one of a burst within a time. A completion ends a burst, because later
 //!   arrivals can be returns; a single client is therefore never mistaken for a burst.
 //! - *Service time*: `service(k)`, the seconds of a batch of k items, and the size above which larger batches are not more
-//!   efficient: see [`super::service_time`].
+//!   efficient: see [`super::curve`].
 //!
 //! Each estimate covers about the last two dozen events, a fraction of a second of traffic; new events replace old ones.
 //!
@@ -40,10 +40,11 @@
 use std::time::{Duration, Instant};
 
 use super::closed_loop::{Bounds, ClosedLoop, Plan, WATCHED};
+use super::curve::Advice;
 use super::estimates::Estimates;
 use super::min_time::MinTimes;
 use super::profile::{Profile, Window};
-use super::service_time::{Advice, Example, ServiceTime};
+use super::service_time::{Example, ServiceTime};
 use super::several_workers::{self, Rate};
 use super::wait::ServiceEstimate;
 use super::{Crew, Decision, View, duration};

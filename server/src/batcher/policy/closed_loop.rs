@@ -36,8 +36,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::curve::is_higher;
 use super::profile::{Profile, Window};
-use super::service_time::{Example, ServiceTime, is_higher};
+use super::service_time::{Example, ServiceTime};
 use super::thinking::Thinking;
 use super::{Crew, View};
 use crate::batcher::Completion;

@@ -7,6 +7,7 @@
 mod adaptive;
 mod calibrated_time;
 mod closed_loop;
+mod curve;
 mod estimates;
 mod min_time;
 mod profile;
