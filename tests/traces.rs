@@ -376,16 +376,21 @@ fn the_client_and_the_sampler_decide_which_requests_are_traced() {
     let server = start(&collector, Otlp::Http, "sample_ratio = 0.0");
     let not_sampled = traceparent("00000000000000000000000000000009", "00");
     let malformed = "00-xyz-1-01";
+    let sampled = traceparent("00000000000000000000000000000008", "01");
     for headers in [
         &[][..],
         &[("traceparent", not_sampled.as_str())],
         &[("traceparent", malformed)],
+        // A trace has one parent.
+        &[
+            ("traceparent", sampled.as_str()),
+            ("traceparent", sampled.as_str()),
+        ],
     ] {
         let reply = predict(&server, "text", headers, &echoes([1])).expect(200);
         assert_eq!(reply.header("traceresponse"), None, "{headers:?}");
     }
     // Requests that do not run a task are not traced.
-    let sampled = traceparent("00000000000000000000000000000008", "01");
     let other = server
         .request("GET", "/v1/models")
         .header("traceparent", &sampled)
