@@ -22,6 +22,7 @@ mod request_body;
 mod request_headers;
 mod rerank;
 mod respond;
+mod route_handlers;
 mod server;
 mod service;
 mod task_routes;
