@@ -3,7 +3,8 @@
 use super::document::Document;
 use super::error::{ConfigError, Origin};
 use super::file::ModelTable;
-use super::keys::{Located, WrittenJobs, WrittenServer};
+use super::keys::{WrittenJobs, WrittenServer};
+use super::section::Located;
 use crate::resources::Sandbox;
 
 /// The optional parts of the server: the features of the crate.

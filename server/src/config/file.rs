@@ -13,11 +13,12 @@ use super::document::Document;
 use super::env_table::EnvTable;
 use super::error::{ConfigError, Location, Origin, alternatives};
 use super::keys::{
-    KeyDefault, Located, Section, WrittenBatching, WrittenEmbeddings, WrittenJobs, WrittenLogging,
-    WrittenMetrics, WrittenModel, WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
+    WrittenBatching, WrittenEmbeddings, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenModel,
+    WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
 };
 use super::plugin_settings::PluginSettings;
 use super::rule::{Mismatch, Written};
+use super::section::{KeyDefault, Located, Section};
 use crate::suggest::nearest;
 
 /// The written values of the file.
@@ -365,7 +366,7 @@ impl Reader<'_, '_> {
         &mut self,
         table: &DeTable<'_>,
         header: &Range<usize>,
-        keys: &[super::keys::Key],
+        keys: &[super::section::Key],
         place: &str,
     ) {
         for key in keys {

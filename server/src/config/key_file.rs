@@ -13,8 +13,8 @@ use super::checks::{KEY_NAME, MODEL_PATTERN};
 use super::document::Document;
 use super::error::{ConfigError, ConfigWarning, Location, Origin};
 use super::file::{self, Level, Reader};
-use super::keys::{Key, KeyDefault, Located, Section, optional, section};
 use super::rule::{HexDigest, Integer, List, Mismatch, Rule, Toggle, Written};
+use super::section::{Key, KeyDefault, Located, Section, optional, section};
 use super::settings::{ModelSettings, UncomparedLocation};
 use crate::digest::Digest;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::{ConfigWarning, Origin};
-use super::keys::{IsolationName, PolicyName, Section, WrittenBatching, WrittenModel, WrittenServer};
+use super::keys::{IsolationName, PolicyName, WrittenBatching, WrittenModel, WrittenServer};
+use super::section::Section;
 use super::settings::{BatchingLayers, ModelSettings};
 use super::units;
 

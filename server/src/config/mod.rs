@@ -25,6 +25,7 @@ mod resolve;
 mod restart;
 mod rule;
 mod secret_lines;
+mod section;
 mod settings;
 mod units;
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::checks;
 use super::error::{ConfigError, ConfigWarning, Origin, alternatives};
-use super::keys::{Section, WrittenTracing};
+use super::keys::WrittenTracing;
 use super::resolve::fill_in_defaults;
+use super::section::Section;
 use super::settings::{
     CollectorSettings, OtlpProtocol, SamplingSettings, SpanBatchSettings, TracingSettings, written_value,
 };

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, ConfigWarning, Origin};
-use super::keys::{
-    Key, KeyDefault, Section, WrittenBatching, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenServer,
-    WrittenTls,
-};
+use super::keys::{WrittenBatching, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenServer, WrittenTls};
 use super::rule::{Mismatch, Written};
+use super::section::{Key, KeyDefault, Section};
 use super::settings::variable_suffix;
 use crate::suggest::nearest;
 

@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use super::key_file;
 use super::keys::{
-    Key, KeyDefault, WrittenBatching, WrittenEmbeddings, WrittenJobs, WrittenLogging, WrittenMetrics,
-    WrittenModel, WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
+    WrittenBatching, WrittenEmbeddings, WrittenJobs, WrittenLogging, WrittenMetrics, WrittenModel,
+    WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
 };
+use super::section::{Key, KeyDefault};
 
 const HEADER: &str = "\
 # Every configuration key, with its meaning, accepted values and default.

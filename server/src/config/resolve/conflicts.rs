@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use crate::config::document::Document;
 use crate::config::error::{ConfigError, Origin};
 use crate::config::file::ModelTable;
-use crate::config::keys::{IsolationName, Located};
+use crate::config::keys::IsolationName;
+use crate::config::section::Located;
 use crate::resources::Sandbox;
 
 /// Names of models, and routes, must be unique.
-pub(super) fn reject_duplicates(document: &Document<'_>, models: &[ModelTable], errors: &mut Vec<ConfigError>) {
+pub(super) fn reject_duplicates(
+    document: &Document<'_>,
+    models: &[ModelTable],
+    errors: &mut Vec<ConfigError>,
+) {
     let names = models.iter().filter_map(|model| model.keys.name.as_ref());
     let routes = models
         .iter()
@@ -22,7 +27,11 @@ pub(super) fn reject_duplicates(document: &Document<'_>, models: &[ModelTable], 
 }
 
 /// Limits apply to processes: the threads of one process share its memory, its environment and its files.
-pub(super) fn reject_limits_in_threads(document: &Document<'_>, models: &[ModelTable], errors: &mut Vec<ConfigError>) {
+pub(super) fn reject_limits_in_threads(
+    document: &Document<'_>,
+    models: &[ModelTable],
+    errors: &mut Vec<ConfigError>,
+) {
     for model in models {
         let keys = &model.keys;
         if keys

@@ -15,12 +15,13 @@ use super::document::Document;
 use super::error::{ConfigError, ConfigErrors, ConfigWarning, Origin};
 use super::features::Features;
 use super::file::{self, WrittenFile};
-use super::keys::{KeyDefault, Section, WrittenJobs, WrittenLogging, WrittenMetrics};
+use super::keys::{WrittenJobs, WrittenLogging, WrittenMetrics};
 use super::lints;
 use super::listeners;
 use super::otel;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
+use super::section::{KeyDefault, Section};
 use super::settings::{
     BatchingLayers, JobSettings, JobStoreSetting, LoggingSettings, ModelSettings, ServerSettings, Settings,
     TracingSettings, written_value,

@@ -4,11 +4,12 @@ use super::fill_in_defaults;
 use super::paths::Paths;
 use crate::config::error::{Location, Origin};
 use crate::config::file::{ModelTable, TaskTable};
-use crate::config::keys::{IsolationName, Located, Section as _, WrittenEmbeddings, WrittenModel};
+use crate::config::keys::{IsolationName, WrittenEmbeddings, WrittenModel};
 use crate::config::lints;
+use crate::config::section::{Located, Section as _};
 use crate::config::settings::{
-    BatchingLayers, CalibrationSource, EmbeddingSettings, Isolation, ModelPlaces, ModelSettings, ProcessSettings,
-    ServerSettings, TaskOverrides, UncomparedLocation, written_value,
+    BatchingLayers, CalibrationSource, EmbeddingSettings, Isolation, ModelPlaces, ModelSettings,
+    ProcessSettings, ServerSettings, TaskOverrides, UncomparedLocation, written_value,
 };
 use crate::resources::Resources;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::error::Origin;
-use crate::config::keys::Located;
+use crate::config::section::Located;
 
 /// Resolves relative paths.
 pub(super) struct Paths<'a> {

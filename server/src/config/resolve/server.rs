@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::Facts;
 use super::paths::Paths;
 use crate::config::features::Features;
-use crate::config::keys::{Located, WrittenServer, WrittenTls};
+use crate::config::keys::{WrittenServer, WrittenTls};
+use crate::config::section::Located;
 use crate::config::settings::{ServerSettings, TlsSettings, UncomparedOrigin, written_value};
 use crate::tls::TlsFiles;
 

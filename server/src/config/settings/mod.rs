@@ -28,7 +28,7 @@ pub use tracing::{CollectorSettings, OtlpProtocol, SamplingSettings, SpanBatchSe
 
 use super::error::ConfigWarning;
 use super::key_file::KeySettings;
-use super::keys::{Located, Section as _};
+use super::section::{Located, Section as _};
 use crate::metrics::Buckets;
 use crate::suggest::nearest;
 

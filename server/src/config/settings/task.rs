@@ -9,7 +9,8 @@ use super::place::UncomparedLocation;
 use super::written_value;
 use crate::batching::{DeclaredLimits, Policy, Slack, TaskBatching};
 use crate::config::error::Origin;
-use crate::config::keys::{Located, PolicyName, Section as _, WrittenBatching};
+use crate::config::keys::{PolicyName, WrittenBatching};
+use crate::config::section::{Located, Section as _};
 
 /// Defaults of `max_delay`, under each policy that waits for more items.
 const ADAPTIVE_MAX_DELAY: Duration = Duration::from_millis(10);

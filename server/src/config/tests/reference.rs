@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::super::keys::{KeyDefault, Section, WrittenModel};
+use super::super::keys::WrittenModel;
 use super::super::resolve::{built_in, fill_in_defaults};
+use super::super::section::{KeyDefault, Section};
 use super::super::{reference_markdown, reference_toml};
 use super::file;
 
