@@ -54,7 +54,7 @@ pub(super) struct StartTime {
 }
 
 impl JobOptions {
-    /// Reads the headers of a request, which are not repeated.
+    /// Reads the headers of a request. None of them is repeated, which was checked together with the key.
     ///
     /// # Errors
     /// A header is invalid.
