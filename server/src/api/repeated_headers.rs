@@ -4,9 +4,9 @@ use super::failure::{Code, Failure};
 
 /// The headers of which the server reads one value, over HTTP and gRPC.
 ///
-/// Lists such as `accept` can be repeated. So can headers to which each proxy adds a value, such as `x-forwarded-proto`. A trace
-/// with several parents is not continued, as the specification of trace contexts requires.
-const SINGLE_VALUED: [&str; 15] = [
+/// Lists such as `accept` can be repeated. So can headers to which each proxy adds a value, such as `x-forwarded-proto` and
+/// `x-request-id`. A trace with several parents is not continued, as the specification of trace contexts requires.
+const SINGLE_VALUED: [&str; 14] = [
     "api-key",
     "authorization",
     "content-type",
@@ -19,7 +19,6 @@ const SINGLE_VALUED: [&str; 15] = [
     "x-job-not-before",
     "x-job-ttl",
     "x-priority",
-    "x-request-id",
     "x-request-timeout",
     "x-webhook-url",
 ];
