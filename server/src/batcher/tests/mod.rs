@@ -137,7 +137,10 @@ impl Scenario {
     fn learn_batches_of_ten_ms(&mut self) {
         assert_eq!(self.now, self.start + ms(10));
         for size in [1, 2] {
-            self.batcher.observe(completion(size, self.start, 10));
+            self.batcher.observe(Completion {
+                cost: 0,
+                ..completion(size, self.start, 10)
+            });
         }
     }
 
