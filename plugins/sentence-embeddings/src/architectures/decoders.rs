@@ -4,7 +4,7 @@ use plugin_sdk::LoadError;
 use transformer::files::{ConfigFile, honored, irrelevant, only};
 use transformer::{Biases, Gate, LayerShape, Names, NormKind, Norms, Shape, keys};
 
-use super::encoders::post_norm;
+use super::parts::post_norm;
 use super::{
     Architecture, ClassifierPooling, ClassifierShape, EmbeddingsShape, Family, activation, head_size, rotary,
     rotary_section,

@@ -2,14 +2,12 @@
 
 use plugin_sdk::LoadError;
 use transformer::files::{ConfigFile, honored, irrelevant, only};
-use transformer::{
-    Activation, Biases, Gate, LayerShape, Names, NormKind, Norms, RelativePositions, Shape, keys,
-};
+use transformer::{Activation, LayerShape, Names, RelativePositions, Shape, keys};
 
 use super::keys::OLD_POOLER;
+use super::parts::{TOKEN_TYPES, classifier, embeddings, masked_lm, post_norm};
 use super::{
-    Architecture, ClassifierPooling, ClassifierShape, DenseShape, EmbeddingsShape, Family, MaskedLmShape,
-    PositionsShape, TensorName, activation, head_size,
+    Architecture, EmbeddingsShape, Family, MaskedLmShape, PositionsShape, TensorName, activation, head_size,
 };
 
 pub(super) const BERT: Family = Family {
@@ -32,19 +30,17 @@ pub(super) const BERT: Family = Family {
     ],
     read: |config| {
         let mut bert = bert_like(config, None)?;
-        bert.classifier.dense = Some(dense(TensorName::Inner("pooler.dense"), Activation::Tanh));
-        bert.classifier.output = "classifier";
-        bert.masked_lm = Some(MaskedLmShape {
-            dense: DenseShape {
-                norm: Some(("cls.predictions.transform.LayerNorm", NormKind::Layer)),
-                ..dense(
-                    TensorName::Outer("cls.predictions.transform.dense"),
-                    bert.layers.activation,
-                )
-            },
-            decoder: untied(config, "cls.predictions.decoder.weight")?,
-            bias: Some(["cls.predictions.bias", "cls.predictions.decoder.bias"]),
-        });
+        bert.classifier = classifier(TensorName::Inner("pooler.dense"), Activation::Tanh, "classifier");
+        bert.masked_lm = Some(masked_lm(
+            config,
+            bert.layers.activation,
+            [
+                "cls.predictions.transform.dense",
+                "cls.predictions.transform.LayerNorm",
+                "cls.predictions.decoder.weight",
+            ],
+            ["cls.predictions.bias", "cls.predictions.decoder.bias"],
+        )?);
         Ok(bert)
     },
 };
@@ -57,7 +53,7 @@ pub(super) const ROBERTA: Family = Family {
     read: |config| {
         let padding = config.get("pad_token_id")?.unwrap_or(1);
         let mut roberta = bert_like(config, Some(padding))?;
-        roberta.masked_lm = Some(roberta_masked_lm(config, Activation::Gelu)?);
+        roberta.masked_lm = Some(roberta_masked_lm(config)?);
         Ok(roberta)
     },
 };
@@ -112,24 +108,17 @@ pub(super) const DISTILBERT: Family = Family {
             },
             embeddings: EmbeddingsShape {
                 types: None,
-                ..embeddings(config, width, positions, None)?
+                ..learned_embeddings(config, width, positions, None)?
             },
             final_norm: None,
             max_tokens: positions,
-            classifier: ClassifierShape {
-                pooling: ClassifierPooling::First,
-                dense: Some(dense(TensorName::Outer("pre_classifier"), Activation::Relu)),
-                output: "classifier",
-                biased: true,
-            },
-            masked_lm: Some(MaskedLmShape {
-                dense: DenseShape {
-                    norm: Some(("vocab_layer_norm", NormKind::Layer)),
-                    ..dense(TensorName::Outer("vocab_transform"), activation)
-                },
-                decoder: untied(config, "vocab_projector.weight")?,
-                bias: Some(["vocab_projector.bias"; 2]),
-            }),
+            classifier: classifier(TensorName::Outer("pre_classifier"), Activation::Relu, "classifier"),
+            masked_lm: Some(masked_lm(
+                config,
+                activation,
+                ["vocab_transform", "vocab_layer_norm", "vocab_projector.weight"],
+                ["vocab_projector.bias"; 2],
+            )?),
             layers,
         })
     },
@@ -168,7 +157,7 @@ pub(super) const MPNET: Family = Family {
             max_distance: 128,
             positions: mpnet.max_tokens,
         });
-        mpnet.masked_lm = Some(roberta_masked_lm(config, Activation::Gelu)?);
+        mpnet.masked_lm = Some(roberta_masked_lm(config)?);
         Ok(mpnet)
     },
 };
@@ -216,16 +205,17 @@ pub(super) const ALBERT: Family = Family {
             feed_forward_out: "ffn_output",
             feed_forward_norm: "full_layer_layer_norm",
         };
-        albert.classifier.dense = Some(dense(TensorName::Inner("pooler"), Activation::Tanh));
-        albert.classifier.output = "classifier";
-        albert.masked_lm = Some(MaskedLmShape {
-            dense: DenseShape {
-                norm: Some(("predictions.LayerNorm", NormKind::Layer)),
-                ..dense(TensorName::Outer("predictions.dense"), albert.layers.activation)
-            },
-            decoder: untied(config, "predictions.decoder.weight")?,
-            bias: Some(["predictions.bias", "predictions.decoder.bias"]),
-        });
+        albert.classifier = classifier(TensorName::Inner("pooler"), Activation::Tanh, "classifier");
+        albert.masked_lm = Some(masked_lm(
+            config,
+            albert.layers.activation,
+            [
+                "predictions.dense",
+                "predictions.LayerNorm",
+                "predictions.decoder.weight",
+            ],
+            ["predictions.bias", "predictions.decoder.bias"],
+        )?);
         Ok(albert)
     },
 };
@@ -257,7 +247,7 @@ fn bert_like(config: &ConfigFile, padding: Option<u32>) -> Result<Architecture, 
     let width = config.size("hidden_size", None)?;
     let heads = config.size("num_attention_heads", None)?;
     let positions = config.size("max_position_embeddings", None)?;
-    let embeddings = embeddings(config, width, positions, padding)?;
+    let embeddings = learned_embeddings(config, width, positions, padding)?;
     let before = padding.map_or(0, |padding| padding as usize + 1);
     if positions <= before {
         return Err(config.unsupported("max_position_embeddings", format_args!("more than {before}")));
@@ -290,83 +280,40 @@ fn bert_like(config: &ConfigFile, padding: Option<u32>) -> Result<Architecture, 
         embeddings,
         final_norm: None,
         max_tokens: positions - before,
-        classifier: ClassifierShape {
-            pooling: ClassifierPooling::First,
-            dense: Some(dense(TensorName::Outer("classifier.dense"), Activation::Tanh)),
-            output: "classifier.out_proj",
-            biased: true,
-        },
+        classifier: classifier(
+            TensorName::Outer("classifier.dense"),
+            Activation::Tanh,
+            "classifier.out_proj",
+        ),
         masked_lm: None,
         layers,
     })
 }
 
-fn embeddings(
+/// Embeddings with learned positions, token types, and a normalization.
+fn learned_embeddings(
     config: &ConfigFile,
     width: usize,
     positions: usize,
     padding: Option<u32>,
 ) -> Result<EmbeddingsShape, LoadError> {
     Ok(EmbeddingsShape {
-        words: "embeddings.word_embeddings.weight",
-        vocabulary: config.size("vocab_size", None)?,
-        width,
         positions: Some(PositionsShape {
             name: "embeddings.position_embeddings.weight",
             rows: positions,
             padding,
         }),
-        types: Some((
-            "embeddings.token_type_embeddings.weight",
-            config.size("type_vocab_size", Some(2))?,
-        )),
+        types: Some((TOKEN_TYPES, config.size("type_vocab_size", Some(2))?)),
         norm: Some("embeddings.LayerNorm"),
-        projection: None,
+        ..embeddings(config, width)?
     })
 }
 
-/// A shape without sizes, of layers that are normalized at their end.
-pub(super) fn post_norm() -> Shape {
-    Shape {
-        layers: Vec::new(),
-        width: 0,
-        heads: 0,
-        key_value_heads: 0,
-        head_size: 0,
-        causal: false,
-        relative_positions: None,
-        feed_forward_size: 0,
-        activation: Activation::Gelu,
-        gate: Gate::None,
-        norm: NormKind::Layer,
-        epsilon: 1e-12,
-        norms: Norms::After,
-        biases: Biases::ALL,
-    }
-}
-
-pub(super) fn dense(name: TensorName, activation: Activation) -> DenseShape {
-    DenseShape {
-        name,
-        biased: true,
-        activation,
-        norm: None,
-    }
-}
-
-fn roberta_masked_lm(config: &ConfigFile, activation: Activation) -> Result<MaskedLmShape, LoadError> {
-    Ok(MaskedLmShape {
-        dense: DenseShape {
-            norm: Some(("lm_head.layer_norm", NormKind::Layer)),
-            ..dense(TensorName::Outer("lm_head.dense"), activation)
-        },
-        decoder: untied(config, "lm_head.decoder.weight")?,
-        bias: Some(["lm_head.bias", "lm_head.decoder.bias"]),
-    })
-}
-
-/// Returns the name of the table of words of a language model's head, unless it is that of the embeddings.
-pub(super) fn untied(config: &ConfigFile, name: &'static str) -> Result<Option<&'static str>, LoadError> {
-    let is_tied = config.get("tie_word_embeddings")?.unwrap_or(true);
-    Ok((!is_tied).then_some(name))
+fn roberta_masked_lm(config: &ConfigFile) -> Result<MaskedLmShape, LoadError> {
+    masked_lm(
+        config,
+        Activation::Gelu,
+        ["lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight"],
+        ["lm_head.bias", "lm_head.decoder.bias"],
+    )
 }

@@ -4,6 +4,7 @@
 mod decoders;
 mod encoders;
 mod keys;
+mod parts;
 mod rotary_encoders;
 
 use plugin_sdk::LoadError;

@@ -4,8 +4,8 @@ use plugin_sdk::LoadError;
 use transformer::files::{ConfigFile, honored, irrelevant, only};
 use transformer::{Activation, Biases, Gate, LayerShape, Names, NormKind, Norms, Shape, keys};
 
-use super::encoders::{dense, post_norm, untied};
 use super::keys::OWN_CODE;
+use super::parts::{TOKEN_TYPES, classifier, embeddings, post_norm, rotary_layers, untied};
 use super::{
     Architecture, ClassifierPooling, ClassifierShape, DenseShape, EmbeddingsShape, Family, MaskedLmShape,
     TensorName, activation, head_size, rotary, rotary_section,
@@ -298,13 +298,11 @@ pub(super) const NOMIC: Family = Family {
             .unwrap_or(1000.0);
         let rotary = rotary(config, rotary_section(config)?.as_ref(), theta, positions)?;
         let layers = Shape {
-            layers: LayerShape::numbered("encoder.layers", first("num_hidden_layers", "n_layer", 12)?)
-                .into_iter()
-                .map(|layer| LayerShape {
-                    rotary: Some(rotary),
-                    ..layer
-                })
-                .collect(),
+            layers: rotary_layers(
+                "encoder.layers",
+                first("num_hidden_layers", "n_layer", 12)?,
+                rotary,
+            ),
             width,
             heads,
             key_value_heads: heads,
@@ -330,7 +328,7 @@ pub(super) const NOMIC: Family = Family {
             },
             embeddings: EmbeddingsShape {
                 norm: Some("emb_ln"),
-                ..embeddings(config, width, 2)?
+                ..typed_embeddings(config, width, 2)?
             },
             final_norm: None,
             max_tokens: positions,
@@ -381,13 +379,11 @@ pub(super) const GTE: Family = Family {
         let theta = config.get("rope_theta")?.unwrap_or(default);
         let rotary = rotary(config, rotary_section(config)?.as_ref(), theta, positions)?;
         let layers = Shape {
-            layers: LayerShape::numbered("encoder.layer", config.size("num_hidden_layers", Some(12))?)
-                .into_iter()
-                .map(|layer| LayerShape {
-                    rotary: Some(rotary),
-                    ..layer
-                })
-                .collect(),
+            layers: rotary_layers(
+                "encoder.layer",
+                config.size("num_hidden_layers", Some(12))?,
+                rotary,
+            ),
             width,
             heads,
             key_value_heads: heads,
@@ -414,7 +410,7 @@ pub(super) const GTE: Family = Family {
             },
             embeddings: EmbeddingsShape {
                 norm: Some("embeddings.LayerNorm"),
-                ..embeddings(config, width, 1)?
+                ..typed_embeddings(config, width, 1)?
             },
             final_norm: None,
             max_tokens: positions,
@@ -426,24 +422,14 @@ pub(super) const GTE: Family = Family {
 };
 
 /// Embeddings without positions. A network may have no token types.
-fn embeddings(config: &ConfigFile, width: usize, types: usize) -> Result<EmbeddingsShape, LoadError> {
+fn typed_embeddings(config: &ConfigFile, width: usize, types: usize) -> Result<EmbeddingsShape, LoadError> {
     let types = config.get("type_vocab_size")?.unwrap_or(types);
     Ok(EmbeddingsShape {
-        words: "embeddings.word_embeddings.weight",
-        vocabulary: config.size("vocab_size", None)?,
-        width,
-        positions: None,
-        types: (types > 0).then_some(("embeddings.token_type_embeddings.weight", types)),
-        norm: None,
-        projection: None,
+        types: (types > 0).then_some((TOKEN_TYPES, types)),
+        ..embeddings(config, width)?
     })
 }
 
 fn pooled_classifier() -> ClassifierShape {
-    ClassifierShape {
-        pooling: ClassifierPooling::First,
-        dense: Some(dense(TensorName::Inner("pooler.dense"), Activation::Tanh)),
-        output: "classifier",
-        biased: true,
-    }
+    classifier(TensorName::Inner("pooler.dense"), Activation::Tanh, "classifier")
 }
