@@ -26,6 +26,7 @@ mod disconnects;
 mod documentation;
 mod draining;
 mod embedding_clients;
+mod embedding_options;
 mod embeddings;
 mod existing_clients;
 mod exit_paths;

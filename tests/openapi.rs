@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::harness::{Scenario, Server, clients, rounds, tools};
+use crate::harness::{Scenario, Server, clients, plugins, rounds, tools};
 
 /// Starts a server with the default configuration: handwritten digits, and the template.
 fn start() -> Server {
@@ -114,6 +114,58 @@ fn all_examples_of_the_document_succeed() {
         }
     }
     assert!(sent >= 4, "only {sent} examples in {}", brief(&document));
+}
+
+/// Models for embeddings, rankings and sparse embeddings, and one for none of these.
+#[test]
+fn every_operation_of_models_for_texts_succeeds() {
+    for library in ["misbehave", "sentence_embeddings"] {
+        plugins::library(library);
+    }
+    let models = plugins::repository().join("plugins/sentence-embeddings/tests/models");
+    let of_texts = |name: &str, folder: &str| {
+        format!(
+            "[[models]]\nname = \"{name}\"\nplugin = \"sentence_embeddings\"\n[models.settings]\nfolder = \"{}\"\n",
+            models.join(folder).display()
+        )
+    };
+    let plain = "[[models]]\nname = \"words\"\nplugin = \"template\"\n".to_owned();
+    let cross = of_texts("org/cross", "cross");
+    let one = of_texts("e5", "e5") + &cross + &plain;
+    let two =
+        of_texts("e5", "e5") + &of_texts("sparse", "architectures/sparse_bert") + &of_texts("bge", "bge");
+    for (config, expected) in [(one, "/org/cross/v1/rerank"), (two, "/bge.query/embed")] {
+        let server = Scenario::new(&config).start();
+        let document = server.get("/openapi.json").expect(200).json();
+        assert!(document["paths"][expected].is_object(), "{expected}");
+        for (path, method, operation) in operations(&document) {
+            if path.starts_with("/v1/jobs/") || path.starts_with("/v2/repository/models/") {
+                continue;
+            }
+            let mut path = path.to_owned();
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                if let Some(example) = parameter["schema"]["examples"][0].as_str() {
+                    let name = format!("{{{}}}", parameter["name"].as_str().expect("a name"));
+                    path = path.replace(&name, &example.replace('/', "%2F"));
+                }
+            }
+            let examples = &operation["requestBody"]["content"]["application/json"]["examples"];
+            let bodies: Vec<Option<&Json>> = match (method, examples.as_object()) {
+                ("get", _) => vec![None],
+                (_, Some(examples)) => examples.values().map(|example| Some(&example["value"])).collect(),
+                (_, None) => Vec::new(),
+            };
+            for body in bodies {
+                let call = server.request(&method.to_uppercase(), &path);
+                let call = match body {
+                    Some(body) => call.json(body),
+                    None => call,
+                };
+                let reply = call.send();
+                assert_eq!(reply.status, 200, "{method} {path} {body:?}: {}", reply.text());
+            }
+        }
+    }
 }
 
 fn brief(document: &Json) -> String {

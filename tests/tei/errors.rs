@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{error, start};
 use crate::harness::Scenario;
+use crate::harness::plugins::{library, repository};
 
 #[test]
 fn errors_have_the_shape_of_the_protocol() {
@@ -136,11 +137,50 @@ fn errors_have_the_shape_of_the_protocol() {
             "/words/embed",
             "`words` does not produce embeddings; available: none",
         ),
-        ("/", "no model produces embeddings"),
     ] {
         let (status, kind, message) = error(&words, path, &json!({"inputs": "a"}));
         assert_eq!((status, kind.as_str()), (424, "Backend"), "{path}: {message}");
         assert!(message.contains(part), "{path}: {message}");
     }
     assert_eq!(words.get("/info").status, 424);
+}
+
+#[test]
+fn a_request_without_the_prompt_that_selects_a_task_is_malformed() {
+    library("sentence_embeddings");
+    let folder = repository().join("plugins/sentence-embeddings/tests/models/bge");
+    let config = format!(
+        "[[models]]\nname = \"m\"\nplugin = \"sentence_embeddings\"\ndefault_task = \"similarity\"\n[models.settings]\n\
+         folder = \"{}\"\n",
+        folder.display()
+    );
+    let server = Scenario::new(&config).start();
+    let sentences = json!({"inputs": {"source_sentence": "a", "sentences": ["b"]}});
+    for (path, request) in [
+        ("/embed", json!({"inputs": "a"})),
+        ("/m/embed", json!({"inputs": "a"})),
+        ("/m", json!({"inputs": "a"})),
+        ("/similarity", sentences),
+    ] {
+        let (status, kind, message) = error(&server, path, &request);
+        assert_eq!((status, kind.as_str()), (400, "Validation"), "{path}: {message}");
+        assert_eq!(
+            message, "missing member `prompt_name`: expected one of query, passage",
+            "{path}"
+        );
+    }
+    let (status, kind, message) = error(&server, "/embed", &json!({"inputs": "a", "prompt_name": "find"}));
+    assert_eq!((status, kind.as_str()), (400, "Validation"), "{message}");
+    assert_eq!(
+        message,
+        "invalid value `find` for `prompt_name`: expected one of query, passage"
+    );
+    for (path, prompt) in [
+        ("/embed", json!("query")),
+        ("/m", json!("passage")),
+        ("/m.query/embed", json!(null)),
+    ] {
+        let request = json!({"inputs": "a", "prompt_name": prompt});
+        server.post(path, &request).expect(200);
+    }
 }

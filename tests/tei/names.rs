@@ -1,11 +1,11 @@
 //! The name of the model in front of the path, and the paths that consist of a name alone.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use super::error;
-use crate::harness::Scenario;
+use super::{error, start};
 use crate::harness::plugins::{library, repository};
 use crate::harness::vectors::list;
+use crate::harness::{Scenario, Server};
 
 #[test]
 fn the_name_of_the_model_is_in_front_of_the_path() {
@@ -70,4 +70,87 @@ fn the_name_of_the_model_is_in_front_of_the_path() {
     server.request("GET", "/b/embed").send().expect(405);
     server.post("/nothing/embed", &request).expect(404);
     server.post("/nothing", &request).expect(404);
+}
+
+#[test]
+fn the_root_runs_a_model_only_if_a_request_there_can_mean_one() {
+    let is_documented = |server: &Server| {
+        let document = server.get("/openapi.json").expect(200).json();
+        document["paths"]["/"]["post"].is_object()
+    };
+    let methods = |server: &Server| {
+        let reply = server.request("OPTIONS", "/").send().expect(204);
+        reply.header("allow").map(str::to_owned)
+    };
+    let request = json!({"inputs": "to be"});
+    let one = start();
+    one.post("/", &request).expect(200);
+    assert!(is_documented(&one));
+    assert_eq!(methods(&one).as_deref(), Some("GET, HEAD, POST, OPTIONS"));
+    let plain = "[[models]]\nname = \"words\"\nplugin = \"template\"\n".to_owned();
+    library("misbehave");
+    let two = ["a", "b"].map(|name| format!("[[models]]\nname = \"{name}\"\nplugin = \"misbehave\"\n"));
+    for (config, reason) in [
+        (plain, "no model produces embeddings"),
+        (two.concat(), "several tasks can answer"),
+    ] {
+        let server = Scenario::new(&config).start();
+        let reply = server.post("/", &request).expect(405);
+        assert_eq!(reply.header("allow"), Some("GET, HEAD"));
+        let error = reply.json()["error"].clone();
+        assert_eq!(error["code"], "method_not_allowed");
+        let message = error["message"].as_str().expect("a message");
+        let start = "method POST is not allowed; expected GET, HEAD: ";
+        assert!(
+            message.starts_with(start) && message.contains(reason),
+            "{message}"
+        );
+        assert!(!is_documented(&server));
+        assert_eq!(methods(&server).as_deref(), Some("GET, HEAD, OPTIONS"));
+    }
+}
+
+#[test]
+fn errors_at_the_root_and_at_a_name_have_the_format_that_is_documented() {
+    let server = start();
+    let is_tei = |error: &Json| error["error_type"] == "Validation" && error["error"].is_string();
+    let is_native = |error: &Json| error["error"]["code"].is_string();
+    let send = |method: &str, path: &str, status: u16| {
+        let call = server.request(method, path).json(&json!({"inputs": "to be"}));
+        let call = match status {
+            406 => call.header("accept-encoding", "br, identity;q=0"),
+            _ => call,
+        };
+        call.send().expect(status).json()
+    };
+    for (method, path, status, of_tei) in [
+        ("GET", "/", 406, false),
+        ("PUT", "/", 405, false),
+        ("POST", "/", 406, true),
+        ("GET", "/m", 405, true),
+        ("PUT", "/m", 405, true),
+        ("POST", "/m", 406, true),
+        ("POST", "/m.embed", 406, true),
+        ("POST", "/nothing", 406, false),
+        ("POST", "/nothing", 404, false),
+    ] {
+        let error = send(method, path, status);
+        assert_eq!(
+            (is_tei(&error), is_native(&error)),
+            (of_tei, !of_tei),
+            "{method} {path}: {error}"
+        );
+    }
+}
+
+#[test]
+fn the_format_of_errors_does_not_tell_whether_a_model_exists() {
+    let scenario = Scenario::misbehave("", "").env("INFERENCE_API_KEYS", "a-key-of-a-client");
+    let server = scenario.start();
+    let error = |path: &str| server.post(path, &json!({})).expect(401).json();
+    let without_id = |mut error: Json| {
+        error["error"]["request_id"].take();
+        error
+    };
+    assert_eq!(without_id(error("/m")), without_id(error("/nothing")));
 }

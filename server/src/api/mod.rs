@@ -43,7 +43,7 @@ pub use repeated_headers::reject_repeated_headers;
 pub use request_options::{JOB_HEADERS, MAX_TIMEOUT, RequestOptions, reject_job_headers, request_id};
 pub use request_record::RequestRecord;
 pub use slow_requests::SlowRequestLog;
-pub use task_role::{ModelName, TaskRole};
+pub use task_role::{ModelName, TaskRole, Unnamed};
 pub use telemetry::Telemetry;
 
 /// Limits on the content of a request body.

@@ -62,6 +62,12 @@ impl ModelView {
         }
     }
 
+    /// Whether [`named`](Self::named) finds a model. Does not count as a request for it.
+    pub fn has_name(&self, name: &str) -> bool {
+        let found = self.snapshot.named(name);
+        found.is_some_and(|(entry, _)| self.client.sees_name(name) && self.client.sees_model(entry.name()))
+    }
+
     /// The names that [`named`](Self::named) finds for models that are serving.
     fn names(&self) -> impl Iterator<Item = &str> + Clone {
         let names = self.snapshot.names();

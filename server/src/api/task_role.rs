@@ -42,6 +42,31 @@ impl TaskRole {
         }
     }
 
+    /// Whether a prompt selects one of several tasks of a model that do this, as [`Call::to_embedding`] does.
+    pub fn has_prompts(self) -> bool {
+        matches!(
+            self,
+            Self::Embedding | Self::SparseEmbedding | Self::TokenEmbeddings
+        )
+    }
+
+    /// How a request without a name finds one of `tasks`, which are all tasks that do this. Each is the name of its model, and
+    /// whether it is the default task of the model.
+    pub fn unnamed<'a>(self, tasks: impl IntoIterator<Item = (&'a str, bool)>) -> Unnamed {
+        let tasks: Vec<(&str, bool)> = tasks.into_iter().collect();
+        let is_one_model = tasks.windows(2).all(|pair| pair[0].0 == pair[1].0);
+        if tasks.is_empty() || !is_one_model {
+            return Unnamed::Impossible;
+        }
+        if tasks.len() == 1 || tasks.iter().any(|(_, is_default)| *is_default) {
+            return Unnamed::Found;
+        }
+        match self.has_prompts() {
+            true => Unnamed::NeedsPrompt,
+            false => Unnamed::Impossible,
+        }
+    }
+
     /// What such a task does, as in "no model …" and "does not …".
     fn phrases(self) -> (&'static str, &'static str) {
         match self {
@@ -54,6 +79,17 @@ impl TaskRole {
             Self::Detokenizer => ("decodes tokens", "decode tokens"),
         }
     }
+}
+
+/// How a request that names no model finds a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unnamed {
+    /// There is only one that it can mean.
+    Found,
+    /// One model has several, of which the request must select one by a prompt.
+    NeedsPrompt,
+    /// There is none, or several models have one.
+    Impossible,
 }
 
 /// The name of the model in a request, and where it is expected.
@@ -156,6 +192,15 @@ impl Call {
         })
     }
 
+    /// How a request without a name finds a task with a role.
+    pub fn unnamed(view: &ModelView, role: TaskRole) -> Unnamed {
+        let all = candidates(view, role);
+        role.unnamed(all.iter().map(|candidate| {
+            let entry = candidate.entry;
+            (entry.name(), entry.default_task == Some(candidate.task))
+        }))
+    }
+
     /// Finds the model that a request names, and the index of the task if the name includes one. Without a name, the only model
     /// with such tasks.
     ///
@@ -177,6 +222,20 @@ impl Call {
             true => Ok((first.entry, None)),
             false => Err(model.missing(&names(&all))),
         }
+    }
+
+    /// The tasks of which a request has to select one by a prompt: those with a role of the model that it means, if there are
+    /// several and none is the default. Otherwise empty.
+    pub fn prompts<'v>(view: &'v ModelView, model: ModelName<'_>, role: TaskRole) -> Vec<&'v str> {
+        let all = candidates(view, role);
+        let Ok((entry, None)) = Self::model_with(view, model, role) else {
+            return Vec::new();
+        };
+        if choose(entry, None, &all).is_some() {
+            return Vec::new();
+        }
+        let of_entry = all.iter().filter(|candidate| Arc::ptr_eq(candidate.entry, entry));
+        of_entry.map(Candidate::task_name).collect()
     }
 
     /// Finds an embedding task for texts with a prompt: the task of the model that has the name of the prompt, or else the task

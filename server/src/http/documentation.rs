@@ -19,7 +19,6 @@ use super::respond;
 use super::server::Shared;
 use crate::api::Failure;
 use crate::api::open_inference::SERVER_NAME;
-use crate::config::Dimensions;
 use crate::registry::Snapshot;
 use crate::routes;
 
@@ -93,7 +92,7 @@ fn document_of(snapshot: &Snapshot, max_items: usize, keys: KeySettings) -> Docu
             manifest: &generation.manifest,
             default_task: entry.default_task,
             routes,
-            truncates_embeddings: entry.settings.embeddings.dimensions == Dimensions::Truncate,
+            embeddings: &entry.settings.embeddings,
         })
         .collect();
     document(&documented, max_items, keys)

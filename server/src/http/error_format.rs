@@ -44,6 +44,14 @@ impl ErrorFormat {
         }
     }
 
+    /// Returns the error format for a request. Only at `/` does it depend on the method.
+    pub(crate) fn of_request(is_post: bool, path: &str) -> Self {
+        match routes::find_for(is_post, path) == Some(&routes::TEI_ROOT) {
+            true => Self::of_task(TaskRoute::TeiRoot),
+            false => Self::of(path),
+        }
+    }
+
     /// Returns the error format of a route that runs a task.
     pub(crate) fn of_task(task: TaskRoute) -> Self {
         match task {
@@ -133,6 +141,9 @@ mod tests {
         for path in ["/", "/health", "/nowhere"] {
             assert_eq!(ErrorFormat::of(path), ErrorFormat::Native, "{path}");
         }
+        assert_eq!(ErrorFormat::of_request(true, "/"), ErrorFormat::Rerank);
+        assert_eq!(ErrorFormat::of_request(false, "/"), ErrorFormat::Native);
+        assert_eq!(ErrorFormat::of_request(true, "/nowhere"), ErrorFormat::Native);
         for path in [
             "/v1/embeddings",
             "/openai/deployments/m/embeddings",

@@ -9,6 +9,7 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpResponse};
 
+use super::error_format::ErrorFormat;
 use super::request_headers::{RequestHead, is_management_port};
 use super::respond;
 use super::server::Shared;
@@ -29,11 +30,12 @@ pub(super) async fn check_method(
         return Ok(request.into_response(response));
     }
     let id = request.request().request_id();
+    let errors = request.request().error_format();
     let path = request.path().to_owned();
     match next.call(request).await {
         Ok(response) => Ok(response.map_into_boxed_body()),
         Err(error) => {
-            let response = error_response(&path, id.as_deref(), &method, &error);
+            let response = error_response((errors, &path), id.as_deref(), &method, &error);
             Err(InternalError::from_response(error, response).into())
         }
     }
@@ -112,7 +114,12 @@ fn is_known(method: &Method) -> bool {
 }
 
 /// Converts an error of actix or its middleware to a reply in the error format of the client's protocol.
-fn error_response(path: &str, id: Option<&str>, method: &Method, error: &Error) -> HttpResponse {
+fn error_response(
+    (errors, path): (ErrorFormat, &str),
+    id: Option<&str>,
+    method: &Method,
+    error: &Error,
+) -> HttpResponse {
     let status = error.as_response_error().status_code().as_u16();
     let code = Code::ALL.into_iter().find(|code| code.status() == status);
     let failure = if status < 500 {
@@ -121,5 +128,5 @@ fn error_response(path: &str, id: Option<&str>, method: &Method, error: &Error) 
         log::error!("{method} {path}: {error}");
         Failure::new(Code::Internal, "internal server error")
     };
-    respond::failure_at(path, id, &failure)
+    respond::failure_with(errors, id, &failure)
 }

@@ -30,6 +30,7 @@ mod tei;
 mod transport;
 #[cfg(feature = "ui")]
 mod ui;
+mod unsupported;
 pub mod v1;
 pub mod v2;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use actix_web::http::Method;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpMessage as _, HttpRequest};
 use hyper::http::request::Parts;
@@ -49,9 +50,10 @@ pub(super) struct RequestId(pub(super) Arc<str>);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ManagementPort(pub(super) bool);
 
-/// Marks a request to a route that the configuration of a task names. It is added to requests that pass through actix-web.
+/// The format of errors at a path that only the configuration assigns to a protocol: a short route of a task, or the name of a
+/// model. It is added to requests that pass through actix-web.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ConfiguredRoute;
+pub(super) struct ConfiguredFormat(pub(super) ErrorFormat);
 
 /// The client. It is added to requests that pass through actix-web.
 #[derive(Clone)]
@@ -100,9 +102,9 @@ impl RequestHead for HttpRequest {
     }
 
     fn error_format(&self) -> ErrorFormat {
-        match self.extensions().get::<ConfiguredRoute>() {
-            Some(ConfiguredRoute) => ErrorFormat::Native,
-            None => ErrorFormat::of(HttpRequest::path(self)),
+        match self.extensions().get::<ConfiguredFormat>() {
+            Some(ConfiguredFormat(format)) => *format,
+            None => ErrorFormat::of_request(*self.method() == Method::POST, HttpRequest::path(self)),
         }
     }
 }
@@ -153,6 +155,10 @@ impl RequestHead for DirectHead {
 
     fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    fn error_format(&self) -> ErrorFormat {
+        ErrorFormat::of_request(self.head.method == hyper::Method::POST, self.path())
     }
 }
 

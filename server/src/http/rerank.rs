@@ -4,6 +4,7 @@
 //! Cohere, Jina and vLLM send `documents` and get an object, which has the members that each of them reads. All documents of
 //! a request are one item of the task.
 
+mod options;
 mod ranking;
 mod request;
 pub(super) mod score;

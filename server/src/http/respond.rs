@@ -35,11 +35,7 @@ pub(super) fn failure_in(errors: ErrorFormat, request: &dyn RequestHead, failure
 }
 
 /// Like [`failure`], if the request is no longer available.
-pub(crate) fn failure_at(path: &str, id: Option<&str>, failure: &Failure) -> HttpResponse {
-    failure_with(ErrorFormat::of(path), id, failure)
-}
-
-fn failure_with(error_format: ErrorFormat, id: Option<&str>, failure: &Failure) -> HttpResponse {
+pub(crate) fn failure_with(error_format: ErrorFormat, id: Option<&str>, failure: &Failure) -> HttpResponse {
     let (status, body) = (failure.code.status(), error_format.write(failure, id));
     let mut response = json(status, body);
     if failure.code == Code::Unauthorized {
@@ -76,7 +72,18 @@ pub(crate) fn method_not_allowed(request: &HttpRequest, allowed: &'static str) -
         "method {} is not allowed; expected {allowed}",
         request.method().as_str().chars().take(20).collect::<String>()
     );
-    let mut response = failure(request, &Failure::new(Code::MethodNotAllowed, message));
+    let failure = Failure::new(Code::MethodNotAllowed, message);
+    not_allowed(request.error_format(), request, allowed, &failure)
+}
+
+/// Like [`method_not_allowed`], with a specific format and message.
+pub(super) fn not_allowed(
+    errors: ErrorFormat,
+    request: &dyn RequestHead,
+    allowed: &'static str,
+    failure: &Failure,
+) -> HttpResponse {
+    let mut response = failure_in(errors, request, failure);
     response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));

@@ -36,8 +36,8 @@ pub(super) fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .service(
             get(routes::ROOT, landing_page::root)
                 .route(web::post().to(task_routes::root))
-                .default_service(web::to(|request: HttpRequest| async move {
-                    respond::unhandled_method(&request, "GET, HEAD, POST")
+                .default_service(web::to(|request: HttpRequest, shared: Data<Shared>| async move {
+                    respond::unhandled_method(&request, tei::methods_at_root(&request, &shared))
                 })),
         )
         .service(get(routes::TEI_INFO, tei::info::root))

@@ -28,16 +28,17 @@ use super::compression::AcceptedEncodings;
 use super::counted_reply::CountedReply;
 use super::error_format::ErrorFormat;
 use super::request_headers::{
-    ConfiguredRoute, DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value,
+    ConfiguredFormat, DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value,
     only_value, scheme,
 };
 use super::respond;
 use super::server::Shared;
 use super::task_routes::{self, TaskPath};
+use super::tei;
 use super::transport::{Application, ReceivedRequest};
 use crate::api::access_log::IncomingHead;
 use crate::api::traces::{RESPONSE_HEADER, Trace};
-use crate::api::{Client, Code, Failure, load_report, reject_repeated_headers};
+use crate::api::{Client, Code, Failure, ModelView, load_report, reject_repeated_headers};
 use crate::routes::{self, Route, TaskRoute};
 
 /// The service of one thread.
@@ -124,6 +125,19 @@ where
     S: Service<Request, Response = ServiceResponse<B>, Error = Error>,
     B: MessageBody + 'static,
 {
+    /// The format of errors at a path that only the configuration assigns to a protocol. Clients that may not use a model cannot
+    /// learn from it that the model exists.
+    fn configured_format(&self, path: &str, client: &Client) -> Option<ErrorFormat> {
+        let snapshot = self.shared.registry.snapshot();
+        if snapshot.route(path).is_some() {
+            return Some(ErrorFormat::Native);
+        }
+        let is_model = routes::find(path).is_none()
+            && client.may_read()
+            && tei::names_model(path, &ModelView::new(snapshot, client.clone()));
+        is_model.then_some(ErrorFormat::of_task(TaskRoute::TeiRoot))
+    }
+
     async fn call_application(
         &self,
         head: &Parts,
@@ -136,10 +150,10 @@ where
                 request.extensions_mut().insert(RequestId(id));
                 request.extensions_mut().insert(trace);
                 request.extensions_mut().insert(ManagementPort(is_management));
-                request.extensions_mut().insert(RequestClient(client));
-                if self.shared.registry.snapshot().route(head.uri.path()).is_some() {
-                    request.extensions_mut().insert(ConfiguredRoute);
+                if let Some(format) = self.configured_format(head.uri.path(), &client) {
+                    request.extensions_mut().insert(ConfiguredFormat(format));
                 }
+                request.extensions_mut().insert(RequestClient(client));
                 self.application.call(request).await
             }
             Err(error) => Err(error),

@@ -85,6 +85,12 @@ pub(super) async fn answer(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
+    if task == TaskRoute::TeiRoot
+        && path.model.is_empty()
+        && let Some(response) = tei::reject_at_root(request, shared)
+    {
+        return response;
+    }
     if jobs::wants_job(request) {
         return jobs::submit(task, request, payload, shared, path).await;
     }

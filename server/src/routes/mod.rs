@@ -176,7 +176,7 @@ pub fn is_management(path: &str) -> bool {
 
 /// Returns the route that matches `path`.
 pub fn find(path: &str) -> Option<&'static Route> {
-    ALL.iter().find(|route| route.matches(path))
+    ALL.iter().find(|route| route.pattern_of(path).is_some())
 }
 
 /// Returns the route of a request for `path`. Only at `/` does it depend on the method.
@@ -190,9 +190,10 @@ pub fn find_for(is_post: bool, path: &str) -> Option<&'static Route> {
 /// Splits a path such as `/{model}/embed` into the name of the model and the route. `None` if no route matches. The model may
 /// not exist.
 pub fn below_model(path: &str) -> Option<(&str, &'static Route)> {
-    let routes = ALL.iter().filter(|route| route.is_below_models);
-    let patterns = routes.flat_map(|route| route.patterns.iter().map(move |pattern| (route, pattern)));
-    let below = patterns.filter_map(|(route, pattern)| Some((path.strip_suffix(pattern)?, route)));
+    let paths = ALL
+        .iter()
+        .flat_map(|route| route.paths_below_models().map(move |path| (route, path)));
+    let below = paths.filter_map(|(route, pattern)| Some((path.strip_suffix(pattern)?, route)));
     let models = below.filter_map(|(model, route)| Some((model.strip_prefix('/')?, route)));
     // Of `/v1/rerank` and `/rerank`, the longer one.
     models
@@ -210,10 +211,8 @@ pub fn follows_models(word: &str) -> bool {
             .skip_while(|segment| !segment.starts_with("{model}"));
         segments.nth(1) == Some(word)
     };
-    let below = ALL.iter().filter(|route| route.is_below_models);
-    let mut below = below.flat_map(|route| route.patterns.iter());
-    patterns().any(|pattern| follows(&pattern))
-        || below.any(|pattern| pattern.strip_prefix('/') == Some(word))
+    let mut below = ALL.iter().flat_map(Route::paths_below_models);
+    patterns().any(|pattern| follows(&pattern)) || below.any(|path| path.strip_prefix('/') == Some(word))
 }
 
 /// Returns all routes that run a task.

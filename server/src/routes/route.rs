@@ -172,16 +172,24 @@ impl Route {
         }
     }
 
-    pub(super) fn matches(&self, path: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern_matches(pattern, path))
+    /// The paths of the route below the name of each model, without that name. Patterns that name a model themselves have none.
+    pub fn paths_below_models(&self) -> impl Iterator<Item = &'static str> + Clone + use<> {
+        let patterns: &'static [&'static str] = if self.is_below_models { self.patterns } else { &[] };
+        patterns.iter().copied().filter(|pattern| !pattern.contains('{'))
+    }
+
+    /// The pattern of the route that matches `path`.
+    pub fn pattern_of(&self, path: &str) -> Option<&'static str> {
+        let mut patterns = self.patterns.iter().copied();
+        patterns.find(|pattern| pattern_matches(pattern, path))
     }
 
     /// The placeholders of the pattern that matches `path`, as one of the route must, with their values, which are not decoded.
     /// There must be at most one placeholder in a segment.
     pub fn parameters<'a>(&self, path: &'a str) -> impl Iterator<Item = (&'static str, &'a str)> {
         let pattern = match self.patterns {
-            [only] => Some(only),
-            several => several.iter().find(|pattern| pattern_matches(pattern, path)),
+            [only] => Some(*only),
+            _ => self.pattern_of(path),
         };
         pattern.into_iter().flat_map(move |pattern| {
             let segments = pattern.split('/').zip(path.split('/'));

@@ -112,7 +112,11 @@ pub(super) const DISTILBERT: Family = Family {
             },
             final_norm: None,
             max_tokens: positions,
-            classifier: classifier(TensorName::Outer("pre_classifier"), Activation::Relu, "classifier"),
+            classifier: classifier(
+                TensorName::Outer("pre_classifier"),
+                Activation::Relu,
+                "classifier",
+            ),
             masked_lm: Some(masked_lm(
                 config,
                 activation,

@@ -9,17 +9,19 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::input_type::{self, Naming};
 use super::inputs::{Input, ItemForm, read_inputs};
 use super::options::{Direction, EmbeddingOptions};
 use super::vectors::{elements, write_base64, write_list, write_numbers};
-use crate::api::{Call, Code, Failure, ModelName, ModelView, TaskRole};
+use crate::api::{Code, Failure};
 use crate::codec::{JsonForm, bounded_json, write_string};
-use crate::config::{EmbeddingSettings, TokenIds};
+use crate::config::TokenIds;
 use crate::http::error_format::ErrorFormat;
 use crate::http::exchange::{self, Plan, ReceivedBody};
 use crate::http::native::request_items::RequestError;
 use crate::http::request_headers::RequestHead;
 use crate::http::server::Shared;
+use crate::http::unsupported::{Unsupported, reject_unsupported};
 use crate::json::{self, Object};
 use crate::metrics::Protocol;
 
@@ -151,10 +153,10 @@ fn plan(received: &ReceivedBody, is_v2: bool) -> Result<Plan, Failure> {
     };
     let (truncate, direction) = request.truncation()?;
     let model = request.model.clone().unwrap_or_default();
-    let call = find(
+    let call = input_type::find(
         &received.view,
         request.model.as_deref(),
-        request.input_type.as_deref(),
+        request.input_type.as_deref().map(|name| (Naming::Cohere, name)),
     );
     let prepared = call.as_ref().map_err(Failure::clone).and_then(|(call, prompt)| {
         let options = EmbeddingOptions {
@@ -245,22 +247,12 @@ fn write_embeddings(
 impl<'a> EmbedRequest<'a> {
     /// Rejects members that change the embeddings and are not supported.
     fn check_supported(&self) -> Result<(), Failure> {
-        let unsupported = |param: &'static str, message: &str| {
-            Err(Failure::new(Code::Unsupported, message).with_param(param))
-        };
-        if self.images.is_some_and(|images| !is_empty(images)) {
-            return unsupported("images", "`images` are not supported; send `texts`");
-        }
-        if self.max_tokens.is_some() {
-            return unsupported("max_tokens", "`max_tokens` is not supported; remove it");
-        }
-        if self.priority.is_some_and(|priority| priority.get() != "0") {
-            return unsupported(
-                "priority",
-                "`priority` is not supported; send the header `x-priority`",
-            );
-        }
-        Ok(())
+        let images = self.images.filter(|images| !is_empty(images));
+        reject_unsupported([
+            Unsupported::new("images", images).hint("send `texts`"),
+            Unsupported::new("max_tokens", self.max_tokens),
+            Unsupported::priority(self.priority),
+        ])
     }
 
     /// The texts of `texts`, or of `inputs` whose content is a text each.
@@ -353,58 +345,6 @@ fn is_empty(array: &RawValue) -> bool {
         .get()
         .strip_prefix('[')
         .is_some_and(|rest| rest.trim_start() == "]")
-}
-
-/// The tasks for types of inputs that the configuration does not mention.
-pub(in crate::http) const QUERY_TASKS: &[&str] = &["query"];
-pub(in crate::http) const PASSAGE_TASKS: &[&str] = &["passage", "document"];
-const NO_TASKS: &[&str] = &[];
-
-/// Finds the task for inputs of a type, and the prompt that it has to be told.
-pub(super) fn find(
-    view: &ModelView,
-    model: Option<&str>,
-    input_type: Option<&str>,
-) -> Result<(Call, Option<String>), Failure> {
-    let model = ModelName::InBody(model);
-    let (entry, task) = Call::model_with(view, model, TaskRole::Embedding)?;
-    let settings = &entry.settings.embeddings;
-    let (configured, defaults) = match input_type {
-        Some(input_type) => settings.prompt(input_type)?,
-        None => (None, NO_TASKS),
-    };
-    let is_task = |name: &&&str| {
-        let mut tasks = entry.task_manifests().iter();
-        task.is_none() && tasks.any(|task| task.name == **name && task.embedding)
-    };
-    let prompt = configured.or_else(|| defaults.iter().find(is_task).copied());
-    // If there is no name, this is the only model with embeddings.
-    let model = match model {
-        ModelName::InBody(Some(_)) => model,
-        _ => ModelName::InBody(Some(entry.name())),
-    };
-    let (call, needs_prompt) = Call::to_embedding(view, model, TaskRole::Embedding, prompt)?;
-    Ok((call, prompt.filter(|_| needs_prompt).map(str::to_owned)))
-}
-
-impl EmbeddingSettings {
-    /// The configured prompt for a type of inputs, and the tasks that are used without one, if the model has them.
-    fn prompt(&self, input_type: &str) -> Result<(Option<&str>, &'static [&'static str]), Failure> {
-        Ok(match input_type {
-            "search_query" => (self.search_query.as_deref(), QUERY_TASKS),
-            "search_document" => (self.search_document.as_deref(), PASSAGE_TASKS),
-            "classification" => (self.classification.as_deref(), NO_TASKS),
-            "clustering" => (self.clustering.as_deref(), NO_TASKS),
-            other => {
-                let other: String = other.chars().take(40).collect();
-                let message = format!(
-                    "invalid value `{other}` for `input_type`: expected search_query, search_document, classification or \
-                     clustering"
-                );
-                return Err(malformed("input_type", message));
-            }
-        })
-    }
 }
 
 #[cfg(test)]

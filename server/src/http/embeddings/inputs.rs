@@ -4,6 +4,7 @@ use bytes::Bytes;
 use plugin_abi::manifest::TaskManifest;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use crate::api::{Code, Failure};
@@ -23,6 +24,14 @@ pub(in crate::http) enum Input<'a> {
     Text(&'a str),
     /// A JSON array of token ids.
     Ids(&'a str),
+}
+
+/// The value of a member that must be present.
+pub(in crate::http) fn required<'a>(
+    param: &'static str,
+    member: Option<&'a RawValue>,
+) -> Result<&'a RawValue, Failure> {
+    member.ok_or_else(|| Failure::new(Code::Malformed, format!("missing member `{param}`")).with_param(param))
 }
 
 /// Reads a text, an array of texts, the token ids of one text, or an array of any of these.

@@ -4,7 +4,6 @@
 //! it cannot do.
 
 use plugin_abi::manifest::TaskManifest;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use super::vectors::Finish;
@@ -36,17 +35,16 @@ pub(in crate::http) enum Direction {
 }
 
 impl Direction {
-    /// Reads `Left` or `Right`, in upper or lower case.
-    pub(in crate::http) fn read(text: &str) -> Result<Self, Failure> {
+    /// Reads `Left` or `Right`, in upper or lower case, from the member `param`.
+    pub(in crate::http) fn read(param: &'static str, text: &str) -> Result<Self, Failure> {
         if text.eq_ignore_ascii_case("left") {
             Ok(Self::Left)
         } else if text.eq_ignore_ascii_case("right") {
             Ok(Self::Right)
         } else {
             let text: String = text.chars().take(40).collect();
-            let message =
-                format!("invalid value `{text}` for `truncation_direction`: expected Left or Right");
-            Err(Failure::new(Code::Malformed, message).with_param("truncation_direction"))
+            let message = format!("invalid value `{text}` for `{param}`: expected Left or Right");
+            Err(Failure::new(Code::Malformed, message).with_param(param))
         }
     }
 }
@@ -111,20 +109,6 @@ impl EmbeddingOptions {
             parameters.insert("prompt_name".to_owned(), prompt.as_str().into());
         }
         Ok(parameters)
-    }
-}
-
-/// Checks the maximum number of tokens in requests of vLLM. -1 is that of the model.
-///
-/// # Errors
-/// It is another number.
-pub(in crate::http) fn check_truncate_prompt_tokens(tokens: Option<&RawValue>) -> Result<(), Failure> {
-    match tokens.is_some_and(|tokens| tokens.get() != "-1") {
-        false => Ok(()),
-        true => {
-            let message = "`truncate_prompt_tokens` is not supported, except for -1, the maximum of the model; remove it";
-            Err(Failure::new(Code::Unsupported, message).with_param("truncate_prompt_tokens"))
-        }
     }
 }
 

@@ -45,6 +45,20 @@ impl Components {
         serde_json::json!({ "$ref": reference })
     }
 
+    /// Like [`add`](Self::add), but returns the reference to an equal schema that was added under a form of the name.
+    pub(super) fn share(&mut self, name: &str, schema: Json) -> Json {
+        let base = pascal_case(name);
+        let is_form = |other: &str| {
+            let number = other.strip_prefix(&base);
+            number.is_some_and(|number| number.is_empty() || number.starts_with('_'))
+        };
+        let mut known = self.schemas.iter();
+        match known.find(|(other, known)| is_form(other) && **known == schema) {
+            Some((other, _)) => serde_json::json!({ "$ref": reference(other) }),
+            None => self.add(name, schema),
+        }
+    }
+
     /// Reserves a unique form of the name for a schema that is added later.
     pub(super) fn reserve(&mut self, name: &str) -> String {
         self.names.unique(pascal_case(name))
@@ -95,6 +109,19 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_schemas_of_a_name_are_shared() {
+        let mut components = Components::default();
+        let mut share = |name, schema: &str| components.share(name, serde_json::json!({ "const": schema }));
+        let (one, other) = (share("Request", "one"), share("Request", "other"));
+        assert_ne!(one, other);
+        assert_eq!(
+            (share("Request", "one"), share("Request", "other")),
+            (one.clone(), other)
+        );
+        assert_ne!(share("Reply", "one"), one);
+    }
 
     #[test]
     fn names_are_unique_as_identifiers() {

@@ -4,6 +4,9 @@
 //! representation keeps every keyword of the schemas that plugins declare. Every `$ref` points to a whole component,
 //! since code generators do not support other references.
 
+mod addresses;
+mod body_routes;
+mod cohere_routes;
 mod components;
 mod embeddings_route;
 mod job_routes;
@@ -28,8 +31,8 @@ pub use self::operations::KeySettings;
 use self::operations::Operations;
 pub(in crate::http) use self::operations::{path_segment, path_segments};
 use self::task_schemas::TaskSchemas;
-use crate::api::TaskRole;
 use crate::api::open_inference::{SERVER_NAME, SERVER_VERSION};
+use crate::config::{Dimensions, EmbeddingSettings};
 use crate::routes::Access;
 
 /// A loaded model, as the document describes it.
@@ -45,12 +48,13 @@ pub struct DocumentedModel<'a> {
     pub default_task: Option<usize>,
     /// Configured short routes: path and index of the task.
     pub routes: &'a [(&'a str, usize)],
-    /// Whether clients can request embeddings with fewer dimensions.
-    pub truncates_embeddings: bool,
+    /// What clients can choose for embeddings.
+    pub embeddings: &'a EmbeddingSettings,
 }
 
 /// A task with the names by which other protocols address it.
 struct NamedTask<'a> {
+    documented: &'a DocumentedModel<'a>,
     model: &'a str,
     /// `model.task`
     name: String,
@@ -58,8 +62,17 @@ struct NamedTask<'a> {
     short_name: Option<&'a str>,
     task: &'a TaskManifest,
     schemas: &'a TaskSchemas,
+}
+
+impl NamedTask<'_> {
+    fn shortest_name(&self) -> &str {
+        self.short_name.unwrap_or(&self.name)
+    }
+
     /// Whether clients can request embeddings with fewer dimensions.
-    truncates_embeddings: bool,
+    fn truncates_embeddings(&self) -> bool {
+        self.documented.embeddings.dimensions == Dimensions::Truncate
+    }
 }
 
 /// Tags of the routes that do not belong to a single model.
@@ -71,19 +84,20 @@ const OPENAI: &str = "OpenAI";
 const RERANK: &str = "Rerank (Cohere, Jina, vLLM, text-embeddings-inference)";
 const COHERE: &str = "Cohere";
 const TEI: &str = "text-embeddings-inference";
+const ALIASES: &str = "Aliases";
 
 /// These tags with their descriptions.
-const TAGS: [(&str, &str); 8] = [
+const TAGS: [(&str, &str); 9] = [
     (SERVER, "State of the server and its models."),
     (
         V1,
         "The tasks in the protocol of KServe V1 and TensorFlow Serving. Models are named as `model.task`, or as `model` \
-        for the default task. Each path with a model is also available with `/versions/1` after the model's name.",
+        for the default task.",
     ),
     (
         OPEN_INFERENCE,
         "The tasks in the protocol of KServe V2 and Triton. Models are named as `model.task`, or as `model` for the \
-        default task. Each path with a model is also available with `/versions/1` after the model's name.",
+        default task.",
     ),
     (
         JOBS,
@@ -100,10 +114,15 @@ const TAGS: [(&str, &str); 8] = [
         TEI,
         "Embedding tasks, classifiers and tokenizers in the protocol of text-embeddings-inference.",
     ),
+    (
+        ALIASES,
+        "Other paths of the operations above, for clients that expect them: with the version of a model, below the name of a model, \
+        and those of Azure.",
+    ),
 ];
 
 /// Tags that Swagger UI collapses: the routes of other protocols.
-pub const COLLAPSED_TAGS: [&str; 6] = [V1, OPEN_INFERENCE, OPENAI, RERANK, COHERE, TEI];
+pub const COLLAPSED_TAGS: [&str; 7] = [V1, OPEN_INFERENCE, OPENAI, RERANK, COHERE, TEI, ALIASES];
 
 /// The document. Paths are serialized in order, so that the native route of a task comes first.
 pub struct Document {
@@ -147,8 +166,10 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySetti
     v1_routes::add(&mut operations, &mut components, &tasks, max_items);
     open_inference_routes::add(&mut operations, &mut components, &tasks, &names);
     embeddings_route::add(&mut operations, &mut components, &tasks);
-    let ranking = rerank_routes::add(&mut operations, &mut components, &tasks);
-    tei_routes::add(&mut operations, &mut components, &tasks, ranking.as_ref());
+    cohere_routes::add(&mut operations, &mut components, &tasks);
+    let rankings = rerank_routes::add(&mut operations, &mut components, &tasks);
+    tei_routes::add(&mut operations, &mut components, &tasks, rankings);
+    tei_routes::add_health(&mut operations, &mut components, &names);
     let job = operations.job().clone();
     job_routes::add(&mut operations, &mut components, &job);
     let paths = operations.into_paths();
@@ -178,15 +199,6 @@ impl Document {
     }
 }
 
-/// Whether a request that names no model can only mean one of the tasks with this role.
-fn is_name_optional(tasks: &[NamedTask<'_>], role: TaskRole) -> bool {
-    let mut all = tasks.iter().filter(|named| role.is_of(named.task));
-    let Some(first) = all.next() else { return false };
-    let rest: Vec<&NamedTask<'_>> = all.collect();
-    let has_default = first.short_name.is_some() || rest.iter().any(|named| named.short_name.is_some());
-    rest.iter().all(|named| named.model == first.model) && (rest.is_empty() || has_default)
-}
-
 /// Returns every task with the name by which other protocols address it.
 fn named_tasks<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSchemas>]) -> Vec<NamedTask<'a>> {
     let models = models.iter().zip(schemas);
@@ -194,12 +206,12 @@ fn named_tasks<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSche
         .flat_map(|(model, schemas)| {
             let tasks = model.manifest.tasks.iter().zip(schemas).enumerate();
             tasks.map(move |(index, (task, schemas))| NamedTask {
+                documented: model,
                 model: model.name,
                 name: format!("{}.{}", model.name, task.name),
                 short_name: (model.default_task == Some(index)).then_some(model.name),
                 task,
                 schemas,
-                truncates_embeddings: model.truncates_embeddings,
             })
         })
         .collect()

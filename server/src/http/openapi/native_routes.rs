@@ -197,6 +197,14 @@ pub(super) fn add_server(operations: &mut Operations, components: &mut Component
         ready,
         Access::Open,
     ));
+    let document = vec![(200, json_response("The document.", &schemas.openapi))];
+    operations.add(get(
+        "/openapi.json",
+        "openapi",
+        "Get this document",
+        document,
+        Access::Open,
+    ));
     let text = json!({"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}});
     operations.add(get(
         "/metrics",

@@ -9,6 +9,7 @@ use super::operations::{
     Operation, Operations, examples, json_body, json_response, path_parameter, path_segment,
 };
 use super::{Access, NamedTask, OPEN_INFERENCE};
+use crate::api::VERSION;
 use crate::api::tensors::{self, BYTES, JSON, TEXT};
 use crate::codec::{decode_example, write_tensor};
 use crate::values::{DType, Tensor, Value};
@@ -38,7 +39,10 @@ pub(super) fn add(
     let reply = components.add("OpenInferenceReply", reply_schema());
     for named in tasks {
         let id = format!("v2 infer {}", named.name);
-        operations.add(infer(named, &id, &request, &reply));
+        let operation = infer(named, &id, &request, &reply);
+        let name = path_segment(&named.name);
+        operations.add_alias(operation.at(format!("/v2/models/{name}/versions/{VERSION}/infer")));
+        operations.add(operation);
     }
     let names: Vec<String> = tasks.iter().map(|named| named.name.clone()).collect();
     add_metadata(operations, components, &names);
@@ -85,7 +89,7 @@ fn add_metadata(operations: &mut Operations, components: &mut Components, names:
                 json_response("A model is not ready, or the server is shutting down.", schema),
             ));
         }
-        operations.add(Operation {
+        let operation = Operation {
             method: "get",
             path: path.to_owned(),
             id: id.to_owned(),
@@ -102,7 +106,13 @@ fn add_metadata(operations: &mut Operations, components: &mut Components, names:
             failures: if of_model { &[404, 406, 503] } else { &[406] },
             all_failed: None,
             access,
-        });
+        };
+        if of_model {
+            operations.add_alias(operation.at_version());
+        } else if path == "/v2" {
+            operations.add_alias(operation.at("/v2/".to_owned()));
+        }
+        operations.add(operation);
     };
     let object = |required: Json, properties: Json| json!({"type": "object", "required": required, "properties": properties});
     let text = json!({"type": "string"});

@@ -4,8 +4,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::components::{Components, Names, snake_case};
 use super::job_routes::{self, SUBMIT_FAILURES};
-use super::{Access, TEI};
-use crate::api::{Code, Failure};
+use super::{ALIASES, Access, TEI};
+use crate::api::{Code, Failure, VERSION};
 use crate::http::error_format::ErrorFormat;
 
 /// The operations so far, in document order.
@@ -30,6 +30,7 @@ pub struct KeySettings {
 }
 
 /// An operation, without its error responses.
+#[derive(Clone)]
 pub(super) struct Operation<'a> {
     pub(super) method: &'static str,
     pub(super) path: String,
@@ -44,12 +45,29 @@ pub(super) struct Operation<'a> {
     pub(super) responses: Vec<(u16, Json)>,
     /// Error statuses, except those for missing or invalid keys.
     pub(super) failures: &'static [u16],
-    /// Schema of a response in which every item failed.
+    /// Schema of a response in which every item failed individually.
     pub(super) all_failed: Option<Json>,
     pub(super) access: Access,
 }
 
 impl Operation<'_> {
+    /// The same operation at another path.
+    pub(super) fn at(&self, path: String) -> Self {
+        Self {
+            id: format!("{} {path}", self.method),
+            description: format!("The same as `{}`.", self.path),
+            path,
+            ..self.clone()
+        }
+    }
+
+    /// The same operation at the path with the version of the model after its name, which is a parameter.
+    pub(super) fn at_version(&self) -> Self {
+        let mut alias = self.at(self.path.replacen("{model}", "{model}/versions/{version}", 1));
+        alias.parameters.push(version_parameter());
+        alias
+    }
+
     /// Whether it runs a task. These operations count for the limits of keys, and can run as jobs.
     fn runs_task(&self) -> bool {
         self.failures.contains(&429)
@@ -130,13 +148,23 @@ impl Operations {
         &self.job
     }
 
-    pub(super) fn add(&mut self, mut operation: Operation<'_>) {
+    pub(super) fn add(&mut self, operation: Operation<'_>) {
+        let tag = operation.tag;
+        self.add_with_tag(operation, tag);
+    }
+
+    /// Adds an operation that is the same as one of another tag, at another path.
+    pub(super) fn add_alias(&mut self, operation: Operation<'_>) {
+        self.add_with_tag(operation, ALIASES);
+    }
+
+    fn add_with_tag(&mut self, mut operation: Operation<'_>, tag: &str) {
         if operation.runs_task() {
             operation.parameters.push(job_routes::preference());
             operation.responses.push((202, job_routes::accepted(&self.job)));
         }
         let mut json = json!({
-            "tags": [operation.tag],
+            "tags": [tag],
             "operationId": self.ids.unique(snake_case(&operation.id)),
             "summary": operation.summary,
             "responses": self.responses(&operation),
@@ -192,12 +220,19 @@ impl Operations {
             Access::Admin if self.keys.clients || self.keys.admin => &[401, 403],
             Access::Admin => &[403],
         };
+        let of_path = ErrorFormat::of_request(operation.method == "post", &operation.path);
         let error_format = match operation.tag {
             TEI => ErrorFormat::Rerank,
-            _ => ErrorFormat::of(&operation.path),
+            _ => of_path,
         };
         for &status in operation.failures.iter().chain(of_job).chain(keys) {
-            let mut answer = self.failure(status, error_format, operation.all_failed.as_ref());
+            // The path of a name alone is like any other if the client may not know that there is a model of this name.
+            let other = match status {
+                401 | 404 if error_format != of_path => Some(self.errors.of(of_path)),
+                422 | 500 | 503 | 504 => operation.all_failed.as_ref(),
+                _ => None,
+            };
+            let mut answer = self.failure(status, error_format, other);
             if is_limited && status == 429 {
                 add_rate_limit_headers(&mut answer);
             }
@@ -206,12 +241,11 @@ impl Operations {
         responses.into()
     }
 
-    /// Builds the response with an error status, with an example for each of its codes.
-    fn failure(&self, status: u16, error_format: ErrorFormat, all_failed: Option<&Json>) -> Json {
+    /// Builds the response with an error status, with an example for each of its codes. Its body can also have an `other` schema.
+    fn failure(&self, status: u16, error_format: ErrorFormat, other: Option<&Json>) -> Json {
         let error = self.errors.of(error_format);
-        // With these statuses, the items may have failed individually.
-        let schema = match all_failed.filter(|_| matches!(status, 422 | 500 | 503 | 504)) {
-            Some(all_failed) => json!({"anyOf": [error, all_failed]}),
+        let schema = match other {
+            Some(other) => json!({"anyOf": [error, other]}),
             None => error.clone(),
         };
         let codes = Code::ALL.into_iter().filter(|code| code.status() == status);
@@ -347,6 +381,12 @@ pub(super) fn path_parameter(name: &str, examples: &[String]) -> Json {
         schema["examples"] = json!(examples);
     }
     json!({"name": name, "in": "path", "required": true, "schema": schema})
+}
+
+/// The path parameter with the version of a model, of which there is one.
+pub(super) fn version_parameter() -> Json {
+    let schema = json!({"type": "string", "const": VERSION, "examples": [VERSION]});
+    json!({"name": "version", "in": "path", "required": true, "schema": schema})
 }
 
 /// Percent-encodes a name that can have slashes, which separate segments of a path.

@@ -2,151 +2,134 @@
 
 use serde_json::{Value as Json, json};
 
+use super::body_routes::{BodyRoute, ModelName, Request, list_schema, usage_schema};
 use super::components::Components;
 use super::native_routes::RUN_FAILURES;
-use super::operations::{Operation, Operations, examples, json_body, json_response};
+use super::operations::Operations;
 use super::tei_routes::FAILURES;
-use super::{Access, NamedTask, RERANK};
+use super::{NamedTask, RERANK, addresses};
+use crate::api::TaskRole;
+use crate::routes;
 
-/// Adds `/rerank`, `/v1/rerank`, `/v2/rerank` and `/v1/score`, if a task is a reranker. Returns the schema of requests for
-/// rankings.
+/// Adds the routes, if a task is a reranker. Returns the requests for rankings by the prefix of their path.
 pub(super) fn add(
     operations: &mut Operations,
     components: &mut Components,
     tasks: &[NamedTask<'_>],
-) -> Option<Json> {
-    let NamedTask { name, task, .. } = tasks.iter().find(|named| named.task.reranker)?;
-    let document = json!({"anyOf": [
-        {"type": "string"},
-        {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
-    ]});
-    let documents = request_schema(name, "documents", document, "return_documents");
-    let texts = request_schema(name, "texts", json!({"type": "string"}), "return_text");
-    let request = json!({"anyOf": [
-        components.add("RerankDocumentsRequest", documents),
-        components.add("RerankTextsRequest", texts),
-    ]});
-    let reply = components.add("RerankReply", reply_schema());
-    let example = task
-        .examples
-        .first()
-        .map(|example| json!({"model": name, "query": example["query"], "documents": example["passages"]}));
-    for (path, description) in [
-        (
-            "/rerank",
-            "The clients of text-embeddings-inference send `texts`, all others `documents`.",
-        ),
-        ("/v1/rerank", ""),
-        (
-            "/v2/rerank",
-            "Results contain the documents only if `return_documents` is true.",
-        ),
-    ] {
-        operations.add(Operation {
-            method: "post",
-            path: path.to_owned(),
-            id: format!("{path} rerank"),
-            tag: RERANK,
-            summary: "Rank documents by their relevance to a query".to_owned(),
-            description: description.to_owned(),
-            parameters: Vec::new(),
-            body: Some(json_body(&request, true, examples(example.clone()))),
-            responses: vec![(200, json_response("The documents, most relevant first.", &reply))],
-            failures: FAILURES,
-            all_failed: None,
-            access: Access::Client,
-        });
-    }
-    add_score(operations, components, name, task.examples.first());
-    Some(request)
-}
-
-fn add_score(operations: &mut Operations, components: &mut Components, model: &str, example: Option<&Json>) {
-    let texts =
-        json!({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]});
-    let request = components.add(
-        "ScoreRequest",
-        json!({
-            "type": "object",
-            "required": ["text_1", "text_2"],
-            "properties": {
-                "model": {"type": ["string", "null"], "examples": [model]},
-                "text_1": texts,
-                "text_2": texts,
-            },
-        }),
-    );
-    let score = json!({
-        "type": "object",
-        "required": ["index", "object", "score"],
-        "properties": {
-            "index": {"type": "integer"},
-            "object": {"type": "string", "const": "score"},
-            "score": {"type": "number"},
-        },
-    });
-    let reply = components.add(
-        "ScoreReply",
-        json!({
-            "type": "object",
-            "required": ["id", "object", "created", "model", "data", "usage"],
-            "properties": {
-                "id": {"type": ["string", "null"]},
-                "object": {"type": "string", "const": "list"},
-                "created": {"type": "integer"},
-                "model": {"type": "string"},
-                "data": {"type": "array", "items": score},
-                "usage": usage_schema(),
-            },
-        }),
-    );
-    let example = example
-        .map(|example| json!({"model": model, "text_1": example["query"], "text_2": example["passages"]}));
-    operations.add(Operation {
-        method: "post",
-        path: "/v1/score".to_owned(),
-        id: "score".to_owned(),
+) -> Vec<Request> {
+    let Some(first) = addresses::with_role(tasks, TaskRole::Reranker).next() else {
+        return Vec::new();
+    };
+    let example = first.task.examples.first();
+    add_score(operations, components, tasks, example);
+    let route = BodyRoute {
+        route: routes::RERANK,
+        role: TaskRole::Reranker,
         tag: RERANK,
-        summary: "Score pairs of texts".to_owned(),
-        description: "One text with several, or two lists one by one. Also at `/score`.".to_owned(),
-        parameters: Vec::new(),
-        body: Some(json_body(&request, true, examples(example))),
-        responses: vec![(
-            200,
-            json_response("The scores in the order of the texts.", &reply),
-        )],
-        failures: RUN_FAILURES,
-        all_failed: None,
-        access: Access::Client,
-    });
-}
-
-fn usage_schema() -> Json {
-    json!({
-        "type": "object",
-        "required": ["prompt_tokens", "total_tokens"],
-        "properties": {"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}},
+        summary: "Rank documents by their relevance to a query",
+        paths: &[
+            (
+                "/rerank",
+                "rerank",
+                "The clients of text-embeddings-inference send `texts`, all others `documents`.",
+            ),
+            ("/v1/rerank", "v1 rerank", ""),
+            (
+                "/v2/rerank",
+                "v2 rerank",
+                "Results contain the documents only if `return_documents` is true.",
+            ),
+        ],
+        example: example.map(|example| json!({"query": example["query"], "documents": example["passages"]})),
+        reply: (
+            "The documents, most relevant first.",
+            components.add("RerankReply", ranking_schema()),
+        ),
+        failures: FAILURES,
+    };
+    route.add(operations, components, tasks, |components, model, _| {
+        let document = json!({"anyOf": [
+            {"type": "string"},
+            {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
+        ]});
+        let documents = request_schema(model, "documents", document, "return_documents");
+        let texts = request_schema(model, "texts", json!({"type": "string"}), "return_text");
+        json!({"anyOf": [
+            components.share("RerankDocumentsRequest", documents),
+            components.share("RerankTextsRequest", texts),
+        ]})
     })
 }
 
+fn add_score(
+    operations: &mut Operations,
+    components: &mut Components,
+    tasks: &[NamedTask<'_>],
+    example: Option<&Json>,
+) {
+    let mut reply = list_schema("score", "score", &json!({"type": "number"}));
+    reply["properties"]["id"] = json!({"type": ["string", "null"]});
+    reply["properties"]["created"] = json!({"type": "integer"});
+    let route = BodyRoute {
+        route: routes::SCORE,
+        role: TaskRole::Reranker,
+        tag: RERANK,
+        summary: "Score pairs of texts",
+        paths: &[(
+            "/v1/score",
+            "score",
+            "One text with several, or two lists one by one.",
+        )],
+        example: example.map(|example| json!({"text_1": example["query"], "text_2": example["passages"]})),
+        reply: (
+            "The scores in the order of the texts.",
+            components.add("ScoreReply", reply),
+        ),
+        failures: RUN_FAILURES,
+    };
+    route.add(operations, components, tasks, |components, model, _| {
+        let texts = json!({"anyOf": [
+            {"type": "string"},
+            {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        ]});
+        let mut request = json!({
+            "type": "object",
+            "required": ["text_1", "text_2"],
+            "properties": {
+                "text_1": described(&texts, "`queries` in newer clients."),
+                "text_2": described(&texts, "`documents` or `items` in newer clients."),
+                "use_activation": {
+                    "type": ["boolean", "null"],
+                    "description": "Whether scores are the sigmoid function of those of the network.",
+                },
+                "truncation_side": {"type": ["string", "null"], "enum": ["left", "right", null]},
+            },
+        });
+        model.add_to(&mut request);
+        components.share("ScoreRequest", request)
+    });
+}
+
+fn described(schema: &Json, description: &str) -> Json {
+    let mut schema = schema.clone();
+    schema["description"] = description.into();
+    schema
+}
+
 /// A request with its texts in `member`, which are returned if `returned` is true.
-fn request_schema(model: &str, member: &str, text: Json, returned: &str) -> Json {
-    json!({
+fn request_schema(model: ModelName<'_>, member: &str, text: Json, returned: &str) -> Json {
+    let mut request = json!({
         "type": "object",
         "required": ["query", member],
         "properties": {
-            "model": {
-                "type": ["string", "null"],
-                "examples": [model],
-                "description": "Optional if only one model is a reranker.",
-            },
             "query": {"type": "string"},
             member: {"type": "array", "minItems": 1, "items": text},
             "top_n": {"type": ["integer", "null"], "minimum": 1},
             returned: {"type": ["boolean", "null"]},
             "raw_scores": {
                 "type": ["boolean", "null"],
-                "description": "Scores of the network, without the sigmoid function.",
+                "description": "Scores of the network, without the sigmoid function; the opposite of `use_activation` in vLLM's \
+                    protocol.",
             },
             "truncate": {
                 "type": ["boolean", "null"],
@@ -154,10 +137,12 @@ fn request_schema(model: &str, member: &str, text: Json, returned: &str) -> Json
             },
             "truncation_direction": {"type": ["string", "null"], "enum": ["Left", "Right", "left", "right", null]},
         },
-    })
+    });
+    model.add_to(&mut request);
+    request
 }
 
-fn reply_schema() -> Json {
+fn ranking_schema() -> Json {
     let index = json!({"type": "integer", "minimum": 0});
     json!({"anyOf": [
         {

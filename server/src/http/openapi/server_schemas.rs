@@ -23,6 +23,7 @@ pub(super) struct ServerSchemas {
     pub(super) live: Json,
     pub(super) ready: Json,
     pub(super) root: Json,
+    pub(super) openapi: Json,
 }
 
 impl ServerSchemas {
@@ -72,6 +73,15 @@ impl ServerSchemas {
             ),
             live: components.add("Liveness", flags(&["live"])),
             ready: components.add("Readiness", flags(&["ready"])),
+            openapi: components.add(
+                "OpenApiDocument",
+                json!({
+                    "type": "object",
+                    "required": ["openapi", "info", "paths", "components"],
+                    "properties": {"openapi": {"type": "string"}},
+                    "additionalProperties": true,
+                }),
+            ),
             root: components.add(
                 "Root",
                 json!({

@@ -1,84 +1,51 @@
-//! The routes of text-embeddings-inference, except for `/rerank`: at the root if only one model can answer, and otherwise below the
-//! name of each model.
+//! The routes of text-embeddings-inference, except for `/rerank`: at the root if only one model can answer, and below the name of
+//! each model.
 
 use serde_json::{Value as Json, json};
 
+use super::addresses::{self, Address};
+use super::body_routes::Request;
 use super::components::Components;
 use super::embeddings_route::dimensions_schema;
 use super::operations::{Operation, Operations, examples, json_body, json_response, path_segments};
-use super::tei_schemas::{Route, info_schema, routes};
-use super::{Access, NamedTask, TEI, is_name_optional};
+use super::tei_schemas::{Route, info_schema, require_prompt, routes};
+use super::{Access, NamedTask, TEI};
 use crate::api::TaskRole;
 use crate::http::tei::ROOT_ROLES;
 
 /// Error statuses of these routes: those of every task, and that of a model without a task for the route.
 pub(super) const FAILURES: &[u16] = &[400, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504];
 
-/// A place at which a role can be used: the root, or the name of a model or task in front of the path.
-struct Address<'a> {
-    /// `/model`, or empty.
-    prefix: String,
-    /// The tasks that can answer.
-    tasks: Vec<&'a NamedTask<'a>>,
-}
-
-/// Where a role can be used: at the root, or below every name that can only mean one task.
-fn addresses<'a>(tasks: &'a [NamedTask<'a>], role: TaskRole) -> Vec<Address<'a>> {
-    let of_role = || tasks.iter().filter(move |named| role.is_of(named.task));
-    if is_name_optional(tasks, role) {
-        let (prefix, tasks) = (String::new(), of_role().collect());
-        return vec![Address { prefix, tasks }];
-    }
-    let address = |named: &'a NamedTask<'a>| {
-        let is_only = of_role().filter(|other| other.model == named.model).count() == 1;
-        let name = match named.short_name {
-            Some(name) => name,
-            None if is_only => named.model,
-            None => &named.name,
-        };
-        Address {
-            prefix: format!("/{}", path_segments(name)),
-            tasks: vec![named],
-        }
-    };
-    of_role().map(address).collect()
-}
-
-/// Schemas of the requests to a route, by the prefix of the path.
+/// The requests to a route.
 struct Requests {
     role: TaskRole,
-    by_prefix: Vec<(String, Json)>,
+    by_prefix: Vec<Request>,
 }
 
-/// Adds each route that a task can answer. `ranking` is the schema of the requests to rerankers.
+/// Adds each route that a task can answer. `rankings` are the requests to rerankers.
 pub(super) fn add(
     operations: &mut Operations,
     components: &mut Components,
     tasks: &[NamedTask<'_>],
-    ranking: Option<&Json>,
+    rankings: Vec<Request>,
 ) {
-    let has = |role: TaskRole| tasks.iter().any(|named| role.is_of(named.task));
+    let has = |role: TaskRole| addresses::with_role(tasks, role).next().is_some();
     let routes = routes(&dimensions_schema(tasks.iter())).into_iter();
     let mut requests: Vec<Requests> = routes
         .filter(|route| has(route.role))
         .map(|route| add_route(operations, components, tasks, route))
         .collect();
-    if let Some(ranking) = ranking {
-        let of_prefix = |address: Address<'_>| (address.prefix, ranking.clone());
-        requests.push(Requests {
-            role: TaskRole::Reranker,
-            by_prefix: addresses(tasks, TaskRole::Reranker)
-                .into_iter()
-                .map(of_prefix)
-                .collect(),
-        });
-    }
+    requests.push(Requests {
+        role: TaskRole::Reranker,
+        by_prefix: rankings,
+    });
     add_root(operations, components, tasks, &requests);
     if ROOT_ROLES.into_iter().any(has) {
         add_info(operations, components, tasks);
     }
 }
 
+/// Adds a route at the root, if a request there can mean a task, and below the name of each model.
 fn add_route(
     operations: &mut Operations,
     components: &mut Components,
@@ -91,23 +58,22 @@ fn add_route(
         format!("Tei{}{suffix}", words.collect::<String>())
     };
     let reply = components.add(&name("Reply"), route.reply.1);
-    // Models whose embeddings differ in size have different requests.
-    let mut known: Vec<(Json, Json)> = Vec::new();
+    let root = addresses::root(tasks, route.role);
+    // At the root, the operation is the same, unless only one of the two needs a prompt.
+    let is_alias = |address: &Address<'_>| {
+        let prompts = address.prompts();
+        root.as_ref()
+            .is_some_and(|root| !address.prefix.is_empty() && root.prompts() == prompts)
+    };
     let mut by_prefix = Vec::new();
-    for address in addresses(tasks, route.role) {
-        let mut schema = route.request.0.clone();
+    for address in root.iter().chain(&addresses::of_models(tasks, route.role)) {
+        let (mut schema, mut example) = route.request.clone();
         if schema["properties"].get("dimensions").is_some() {
             schema["properties"]["dimensions"] = dimensions_schema(address.tasks.iter().copied());
         }
-        let request = match known.iter().find(|(other, _)| *other == schema) {
-            Some((_, request)) => request.clone(),
-            None => {
-                let request = components.add(&name("Request"), schema.clone());
-                known.push((schema, request.clone()));
-                request
-            }
-        };
-        operations.add(Operation {
+        require_prompt(&mut schema, &mut example, &address.prompts());
+        let request = components.share(&name("Request"), schema);
+        let operation = Operation {
             method: "post",
             path: format!("{}{}", address.prefix, route.path),
             id: format!("tei {id} {}", address.prefix),
@@ -115,13 +81,27 @@ fn add_route(
             summary: route.summary.to_owned(),
             description: route.description.to_owned(),
             parameters: Vec::new(),
-            body: Some(json_body(&request, true, examples([route.request.1.clone()]))),
+            body: Some(json_body(&request, true, examples([example.clone()]))),
             responses: vec![(200, json_response(route.reply.0, &reply))],
             failures: FAILURES,
             all_failed: None,
             access: Access::Client,
+        };
+        if is_alias(address) {
+            let path = operation.path.clone();
+            let original = Operation {
+                path: route.path.to_owned(),
+                ..operation
+            };
+            operations.add_alias(original.at(path));
+        } else {
+            operations.add(operation);
+        }
+        by_prefix.push(Request {
+            prefix: address.prefix.clone(),
+            schema: request,
+            example: Some(example),
         });
-        by_prefix.push((address.prefix, request));
     }
     Requests {
         role: route.role,
@@ -148,21 +128,22 @@ fn add_root(
     tasks: &[NamedTask<'_>],
     requests: &[Requests],
 ) {
-    let with_role = |role: TaskRole| requests.iter().filter(move |requests| requests.role == role);
+    let with_role = |role: TaskRole| {
+        let of_role = requests.iter().filter(move |requests| requests.role == role);
+        of_role.flat_map(|requests| &requests.by_prefix)
+    };
     let at = |role: TaskRole, prefix: &str| {
-        with_role(role)
-            .flat_map(|requests| &requests.by_prefix)
-            .filter(|(other, _)| other == prefix)
-            .map(|(_, request)| request.clone())
-            .collect::<Vec<Json>>()
+        let requests = with_role(role).filter(|request| request.prefix == prefix);
+        requests.collect::<Vec<&Request>>()
     };
     let mut prefixes: Vec<(&str, TaskRole)> = Vec::new();
     for (index, role) in ROOT_ROLES.into_iter().enumerate() {
         let is_first = |prefix: &str| {
             let earlier = &ROOT_ROLES[..index];
-            !earlier.iter().any(|earlier| has_role(tasks, *earlier, prefix))
+            // Only rerankers are asked with a query.
+            role == TaskRole::Reranker || !earlier.iter().any(|earlier| has_role(tasks, *earlier, prefix))
         };
-        for (prefix, _) in with_role(role).flat_map(|requests| &requests.by_prefix) {
+        for Request { prefix, .. } in with_role(role) {
             if is_first(prefix) && prefixes.iter().all(|(known, _)| known != prefix) {
                 prefixes.push((prefix, role));
             }
@@ -173,8 +154,10 @@ fn add_root(
         if role != TaskRole::Reranker {
             bodies.extend(at(TaskRole::Reranker, prefix));
         }
-        let request = components.add("TeiRequest", json!({"anyOf": bodies}));
-        let reply = components.add(
+        let example = bodies.first().and_then(|request| request.example.clone());
+        let bodies: Vec<&Json> = bodies.into_iter().map(|request| &request.schema).collect();
+        let request = components.share("TeiRequest", json!({"anyOf": bodies}));
+        let reply = components.share(
             "TeiReply",
             json!({"anyOf": [
                 {"type": "array", "items": {}},
@@ -194,7 +177,7 @@ fn add_root(
                 "Embeds, compares, classifies or ranks texts, depending on the request and the model."
                     .to_owned(),
             parameters: Vec::new(),
-            body: Some(json_body(&request, true, examples([]))),
+            body: Some(json_body(&request, true, examples(example))),
             responses: vec![(200, json_response("The reply of that route.", &reply))],
             failures: FAILURES,
             all_failed: None,
@@ -207,60 +190,59 @@ fn add_root(
 fn add_info(operations: &mut Operations, components: &mut Components, tasks: &[NamedTask<'_>]) {
     let info = components.add("TeiInfo", info_schema());
     let models_with = |role: TaskRole| {
-        let of_role = tasks.iter().filter(|named| role.is_of(named.task));
+        let of_role = addresses::with_role(tasks, role);
         let mut models: Vec<&str> = of_role.map(|named| named.model).collect();
         models.dedup();
         models
     };
     let at_root = ROOT_ROLES.into_iter().any(|role| models_with(role).len() == 1);
+    let failures: &[u16] = &[404, 406, 424, 503];
     let mut models: Vec<&str> = ROOT_ROLES.into_iter().flat_map(models_with).collect();
     models.sort_unstable();
     models.dedup();
-    let mut add = |path: String, summary: &str, failures, response| {
-        operations.add(Operation {
-            method: "get",
-            id: format!("tei {path}"),
-            path,
-            tag: TEI,
-            summary: summary.to_owned(),
-            description: String::new(),
-            parameters: Vec::new(),
-            body: None,
-            responses: vec![(200, response)],
-            failures,
-            all_failed: None,
-            access: Access::Client,
-        });
-    };
-    let described = json_response("The model.", &info);
-    if at_root {
-        let failures: &[u16] = &[404, 406, 424, 503];
-        add(
-            "/info".to_owned(),
-            "Describe the model",
-            failures,
-            described.clone(),
-        );
+    let paths = models
+        .into_iter()
+        .map(|model| format!("/{}/info", path_segments(model)));
+    let paths = at_root.then(|| "/info".to_owned()).into_iter().chain(paths);
+    for path in paths {
+        let described = json_response("The model.", &info);
+        operations.add(read(path, "Describe the model", failures, described));
     }
+}
+
+/// Adds the routes that tell whether a model is ready.
+pub(super) fn add_health(operations: &mut Operations, components: &mut Components, models: &[String]) {
     let status =
         json!({"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}});
-    let ready = json_response("The model is ready.", &components.add("TeiHealth", status));
     for model in models {
-        let prefix = format!("/{}", path_segments(model));
-        let failures: &[u16] = &[404, 406, 424, 503];
-        add(
-            format!("{prefix}/info"),
-            "Describe the model",
-            failures,
-            described.clone(),
+        let ready = json_response(
+            "The model is ready.",
+            &components.share("TeiHealth", status.clone()),
         );
-        let failures: &[u16] = &[404, 406, 503];
-        add(
-            format!("{prefix}/health"),
+        let path = format!("/{}/health", path_segments(model));
+        operations.add(read(
+            path,
             "Check whether the model is ready",
-            failures,
-            ready.clone(),
-        );
+            &[404, 406, 503],
+            ready,
+        ));
+    }
+}
+
+fn read(path: String, summary: &str, failures: &'static [u16], response: Json) -> Operation<'static> {
+    Operation {
+        method: "get",
+        id: format!("tei {path}"),
+        path,
+        tag: TEI,
+        summary: summary.to_owned(),
+        description: String::new(),
+        parameters: Vec::new(),
+        body: None,
+        responses: vec![(200, response)],
+        failures,
+        all_failed: None,
+        access: Access::Client,
     }
 }
 

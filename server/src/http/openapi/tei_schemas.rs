@@ -219,6 +219,28 @@ fn request(required: &[&str], members: &[(&str, Json)], more: &[&Json]) -> Json 
     json!({"type": "object", "required": required, "properties": properties})
 }
 
+/// Requires that a request names one of these prompts, if there are any.
+pub(super) fn require_prompt(schema: &mut Json, example: &mut Json, prompts: &[&str]) {
+    let Some(first) = prompts.first() else { return };
+    let prompt = json!({"type": "string", "enum": prompts, "description": "The task whose name this is."});
+    let require = |object: &mut Json, member: &str| match object["required"].as_array_mut() {
+        Some(required) => required.push(member.into()),
+        None => object["required"] = json!([member]),
+    };
+    if schema["properties"]["parameters"].is_null() {
+        schema["properties"]["prompt_name"] = prompt;
+        require(schema, "prompt_name");
+        example["prompt_name"] = (*first).into();
+        return;
+    }
+    let parameters = &mut schema["properties"]["parameters"];
+    parameters["type"] = "object".into();
+    parameters["properties"]["prompt_name"] = prompt;
+    require(parameters, "prompt_name");
+    require(schema, "parameters");
+    example["parameters"]["prompt_name"] = (*first).into();
+}
+
 /// What clients can choose for texts.
 fn text_options(prompts: bool) -> Json {
     let mut options = json!({

@@ -1,6 +1,19 @@
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 
 use super::*;
+use crate::config::TokenIds;
+
+mod routes;
+
+/// The default settings.
+static EMBEDDINGS: EmbeddingSettings = EmbeddingSettings {
+    dimensions: Dimensions::Fixed,
+    token_ids: TokenIds::Cl100kBase,
+    search_query: None,
+    search_document: None,
+    classification: None,
+    clustering: None,
+};
 
 /// An example model with a task of every kind.
 fn manifest() -> ModelManifest {
@@ -66,7 +79,7 @@ fn documented(manifest: &ModelManifest) -> DocumentedModel<'_> {
         manifest,
         default_task: Some(1),
         routes: &[("/text", 1)],
-        truncates_embeddings: false,
+        embeddings: &EMBEDDINGS,
     }
 }
 
@@ -199,7 +212,7 @@ fn the_native_route_of_a_task_comes_first_and_other_protocols_have_separate_tags
         .flatten()
         .filter_map(|tag| tag["name"].as_str())
         .collect();
-    assert_eq!(tags, ["vision", SERVER, V1, OPEN_INFERENCE, JOBS]);
+    assert_eq!(tags, ["vision", SERVER, V1, OPEN_INFERENCE, JOBS, TEI, ALIASES]);
 }
 
 #[test]
@@ -241,7 +254,7 @@ fn operations_require_keys_only_if_keys_are_configured() {
         manifest: &manifest,
         default_task: None,
         routes: &[],
-        truncates_embeddings: false,
+        embeddings: &EMBEDDINGS,
     };
     let bare = to_json(&[model]);
     assert!(bare["components"]["securitySchemes"].is_null() && bare["security"].is_null());
@@ -318,7 +331,7 @@ fn a_plugin_with_invalid_schemas_does_not_break_the_document() {
         manifest: &manifest,
         default_task: None,
         routes: &[],
-        truncates_embeddings: false,
+        embeddings: &EMBEDDINGS,
     };
     let schemas = &to_json(&[model])["components"]["schemas"];
     assert_eq!(schemas["VisionClassifyParameters"], json!({}));
@@ -345,7 +358,7 @@ fn conflicting_names_are_made_unique() {
         manifest,
         default_task: None,
         routes: &[],
-        truncates_embeddings: false,
+        embeddings: &EMBEDDINGS,
     };
     let document = to_json(&[model("a", &one), model("a.b", &two)]);
     let requests = document["components"]["schemas"]

@@ -6,10 +6,11 @@ use super::components::Components;
 use super::native_routes::RUN_FAILURES;
 use super::operations::{
     Operation, Operations, examples, json_body, json_response, path_parameter, path_segment,
+    version_parameter,
 };
 use super::tensor_schemas::columns_schema;
 use super::{Access, NamedTask, V1};
-use crate::api::DEFAULT_SIGNATURE;
+use crate::api::{DEFAULT_SIGNATURE, VERSION};
 
 /// Adds the routes of all tasks, and those that describe models.
 pub(super) fn add(
@@ -21,7 +22,10 @@ pub(super) fn add(
     let reply = reply_schema(components);
     let reply = components.add("PredictReply", reply);
     for named in tasks {
-        operations.add(predict(components, named, &reply, max_items));
+        let operation = predict(components, named, &reply, max_items);
+        let name = path_segment(named.shortest_name());
+        operations.add_alias(operation.at(format!("/v1/models/{name}/versions/{VERSION}:predict")));
+        operations.add(operation);
     }
     let names: Vec<String> = tasks.iter().map(|named| named.name.clone()).collect();
     add_descriptions(operations, components, &names);
@@ -33,7 +37,7 @@ fn predict(
     reply: &Json,
     max_items: usize,
 ) -> Operation<'static> {
-    let name = named.short_name.unwrap_or(&named.name);
+    let name = named.shortest_name();
     let mut signatures = vec![json!(named.task.name), json!(""), Json::Null];
     if named.task.name != DEFAULT_SIGNATURE {
         signatures.push(json!(DEFAULT_SIGNATURE));
@@ -127,40 +131,38 @@ fn add_descriptions(operations: &mut Operations, components: &mut Components, na
     });
     let status = components.add("ModelVersionStatus", status);
     let metadata = components.add("TensorFlowModelMetadata", metadata);
-    let version = json!({"name": "version", "in": "path", "required": true,
-        "schema": {"type": "string", "const": "1", "examples": ["1"]}});
-    let mut add = |path: &str, id: &str, summary: &str, schema: &Json, more: Option<Json>, failures| {
-        operations.add(Operation {
-            method: "get",
-            path: path.to_owned(),
-            id: id.to_owned(),
-            tag: V1,
-            summary: summary.to_owned(),
-            description: String::new(),
-            parameters: std::iter::once(path_parameter("model", names))
-                .chain(more)
-                .collect(),
-            body: None,
-            responses: vec![(200, json_response(summary, schema))],
-            failures,
-            all_failed: None,
-            access: Access::Client,
-        });
+    let describe = |path: &str, id: &str, summary: &str, schema: &Json, failures| Operation {
+        method: "get",
+        path: path.to_owned(),
+        id: id.to_owned(),
+        tag: V1,
+        summary: summary.to_owned(),
+        description: String::new(),
+        parameters: vec![path_parameter("model", names)],
+        body: None,
+        responses: vec![(200, json_response(summary, schema))],
+        failures,
+        all_failed: None,
+        access: Access::Client,
     };
-    let summary = "Get the signatures of a model, one per task";
-    add(
+    let metadata = describe(
         "/v1/models/{model}/metadata",
         "v1 metadata",
-        summary,
+        "Get the signatures of a model, one per task",
         &metadata,
-        None,
         &[404, 406, 503],
     );
-    let (path, summary) = (
+    operations.add_alias(metadata.at_version());
+    operations.add(metadata);
+    let mut version = describe(
         "/v1/models/{model}/versions/{version}",
+        "v1 version",
         "Get the state of a model version",
+        &status,
+        &[404, 406],
     );
-    add(path, "v1 version", summary, &status, Some(version), &[404, 406]);
+    version.parameters.push(version_parameter());
+    operations.add(version);
 }
 
 /// Schema of the state of a model in TensorFlow Serving's format: an array with its only version.

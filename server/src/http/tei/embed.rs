@@ -9,7 +9,7 @@ use crate::api::{Call, Code, Failure, ModelName, TaskRole};
 use crate::codec::write_tensor;
 use crate::config::TokenIds;
 use crate::engine::Outcome;
-use crate::http::embeddings::inputs::{ItemForm, read_inputs};
+use crate::http::embeddings::inputs::{ItemForm, read_inputs, required};
 use crate::http::embeddings::options::{Direction, EmbeddingOptions, has};
 use crate::http::embeddings::vectors::{write_list, write_numbers};
 use crate::http::exchange::{Plan, ReceivedBody};
@@ -52,10 +52,12 @@ impl TextOptions {
         needs_prompt: bool,
     ) -> Result<EmbeddingOptions, Failure> {
         let default = has(task, "truncate").then_some(false);
-        let direction = self.truncation_direction.as_deref().map(Direction::read);
+        let direction = self.truncation_direction.as_deref();
         Ok(EmbeddingOptions {
             truncate: self.truncate.or(default),
-            direction: direction.transpose()?,
+            direction: direction
+                .map(|side| Direction::read("truncation_direction", side))
+                .transpose()?,
             prompt_name: self.prompt_name.clone().filter(|_| needs_prompt),
             dimensions_member: "dimensions",
             ..EmbeddingOptions::default()
@@ -81,8 +83,7 @@ pub(super) fn plan(received: &ReceivedBody, model: &str, role: TaskRole) -> Resu
     };
     let inputs = required("inputs", request.inputs)?;
     let inputs = read_inputs("inputs", inputs.get(), received.limits.items)?;
-    let name = ModelName::InPath(Some(model));
-    let (call, needs_prompt) = match Call::to_embedding(&received.view, name, role, choices.prompt()) {
+    let (call, needs_prompt) = match find(received, model, role, choices.prompt()) {
         Ok(found) => found,
         Err(failure) => return Ok(Plan::failed(model.to_owned(), Err(failure.clone()), failure)),
     };
@@ -132,6 +133,31 @@ pub(super) fn plan(received: &ReceivedBody, model: &str, role: TaskRole) -> Resu
     })
 }
 
+/// Finds the task for texts with a prompt, and whether the task has to be told the prompt.
+pub(super) fn find(
+    received: &ReceivedBody,
+    model: &str,
+    role: TaskRole,
+    prompt: Option<&str>,
+) -> Result<(Call, bool), Failure> {
+    let name = ModelName::InPath(Some(model));
+    let prompts = Call::prompts(&received.view, name, role);
+    let malformed = |message: String| Err(Failure::new(Code::Malformed, message).with_param("prompt_name"));
+    let expected = prompts.join(", ");
+    match prompt {
+        None if !prompts.is_empty() => malformed(format!(
+            "missing member `prompt_name`: expected one of {expected}"
+        )),
+        Some(unknown) if !prompts.is_empty() && !prompts.contains(&unknown) => {
+            let unknown: String = unknown.chars().take(40).collect();
+            malformed(format!(
+                "invalid value `{unknown}` for `prompt_name`: expected one of {expected}"
+            ))
+        }
+        prompt => Call::to_embedding(&received.view, name, role, prompt),
+    }
+}
+
 /// Rejects an option that other routes do not have.
 fn only_for_embed(param: &'static str, is_present: bool) -> Result<(), Failure> {
     match is_present {
@@ -141,14 +167,6 @@ fn only_for_embed(param: &'static str, is_present: bool) -> Result<(), Failure> 
             Err(Failure::new(Code::Unsupported, message).with_param(param))
         }
     }
-}
-
-/// The value of a member that must be present.
-pub(super) fn required<'a>(
-    param: &'static str,
-    member: Option<&'a RawValue>,
-) -> Result<&'a RawValue, Failure> {
-    member.ok_or_else(|| Failure::new(Code::Malformed, format!("missing member `{param}`")).with_param(param))
 }
 
 /// The outputs, if all items succeeded.

@@ -23,7 +23,7 @@ use super::rerank;
 use super::respond;
 use super::server::Shared;
 use super::task_routes::{self, TaskPath};
-use crate::api::{Call, Code, Failure, ItemCount, ModelName, ModelView, TaskRole};
+use crate::api::{Call, Client, Code, Failure, ItemCount, ModelName, ModelView, TaskRole, Unnamed};
 use crate::metrics::Protocol;
 use crate::routes::{self, Route, TaskRoute};
 
@@ -116,6 +116,55 @@ pub(super) fn too_many(failure: Failure) -> Failure {
     }
 }
 
+/// Whether a request to `/` can run a model: a reranker, for requests with a query, or the first role that any model has.
+pub(super) fn runs_at_root(view: &ModelView) -> bool {
+    let has = |role: &TaskRole| Call::has_role(view, ModelName::InPath(None), *role);
+    let first = ROOT_ROLES.into_iter().find(has);
+    has(&TaskRole::Reranker) || first.is_some_and(|role| Call::unnamed(view, role) != Unnamed::Impossible)
+}
+
+/// The methods of `/`. The models that the client may use can run there, or those of any client, which the documentation
+/// describes.
+pub(super) fn methods_at_root(request: &dyn RequestHead, shared: &Shared) -> &'static str {
+    let snapshot = shared.registry.snapshot();
+    let all = ModelView::new(snapshot, Client::default());
+    match runs_at_root(&shared.view(request)) || runs_at_root(&all) {
+        true => "GET, HEAD, POST",
+        false => "GET, HEAD",
+    }
+}
+
+/// The error reply to `POST /`, if no model can run there.
+pub(super) fn reject_at_root(request: &dyn RequestHead, shared: &Shared) -> Option<HttpResponse> {
+    let allowed = methods_at_root(request, shared);
+    if allowed.contains("POST") {
+        return None;
+    }
+    let view = shared.view(request);
+    let role = ROOT_ROLES
+        .into_iter()
+        .find(|role| Call::has_role(&view, ModelName::InPath(None), *role));
+    let role = role.unwrap_or(TaskRole::Embedding);
+    let reason = match Call::to_role(&view, ModelName::InPath(None), role) {
+        Err(failure) => failure.message,
+        Ok(_) => "no model can run at `/`".to_owned(),
+    };
+    let message = format!("method POST is not allowed; expected {allowed}: {reason}");
+    let failure = Failure::new(Code::MethodNotAllowed, message);
+    Some(respond::not_allowed(
+        ErrorFormat::Native,
+        request,
+        allowed,
+        &failure,
+    ))
+}
+
+/// Whether a path consists of the name of a model that the client may use.
+pub(super) fn names_model(path: &str, view: &ModelView) -> bool {
+    let path = decoded_slashes(path);
+    path.strip_prefix('/').is_some_and(|name| view.has_name(name))
+}
+
 /// The methods of a route whose path starts with the name of a model. `None` if no route matches.
 pub(super) fn methods_below_model(request: &HttpRequest, shared: &Shared) -> Option<&'static str> {
     let path = path_with_slashes(request);
@@ -134,7 +183,10 @@ fn find_below_model<'a>(path: &'a str, view: &ModelView) -> Option<(&'a str, &'s
 
 /// The path, in which the name of a model can have slashes.
 fn path_with_slashes(request: &HttpRequest) -> String {
-    let path = request.match_info().as_str();
+    decoded_slashes(request.match_info().as_str())
+}
+
+fn decoded_slashes(path: &str) -> String {
     path.replace("%2F", "/").replace("%2f", "/")
 }
 

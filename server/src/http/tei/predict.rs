@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use serde_json::value::RawValue;
 
-use super::embed::{TextOptions, required, succeeded};
+use super::embed::{TextOptions, succeeded};
 use crate::api::{Call, Code, Failure, ModelName, TaskRole};
 use crate::codec::{JsonForm, Strings, bounded_json, max_decoded_size, read_item};
 use crate::engine::Outcome;
-use crate::http::embeddings::inputs::written;
+use crate::http::embeddings::inputs::{required, written};
 use crate::http::embeddings::options::has;
 use crate::http::exchange::{Items, Plan, ReceivedBody};
 use crate::http::native::request_items::RequestError;

@@ -4,11 +4,11 @@ use bytes::{BufMut as _, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::embed::{TextOptions, required};
-use crate::api::{Call, Code, Failure, ModelName, TaskRole};
+use super::embed::{TextOptions, find};
+use crate::api::{Code, Failure, TaskRole};
 use crate::codec::JsonForm;
 use crate::config::TokenIds;
-use crate::http::embeddings::inputs::{Input, ItemForm, read_inputs};
+use crate::http::embeddings::inputs::{Input, ItemForm, read_inputs, required};
 use crate::http::embeddings::vectors::{dot, write_numbers};
 use crate::http::exchange::{Plan, ReceivedBody};
 use crate::json::Object;
@@ -51,9 +51,7 @@ pub(super) fn plan(received: &ReceivedBody, model: &str) -> Result<Plan, Failure
     }
     let texts: Vec<Input<'_>> = [Input::Text(source)].into_iter().chain(sentences).collect();
     let Object(choices) = request.parameters.unwrap_or_default();
-    let name = ModelName::InPath(Some(model));
-    let found = Call::to_embedding(&received.view, name, TaskRole::Embedding, choices.prompt());
-    let (call, needs_prompt) = match found {
+    let (call, needs_prompt) = match find(received, model, TaskRole::Embedding, choices.prompt()) {
         Ok(found) => found,
         Err(failure) => return Ok(Plan::failed(model.to_owned(), Err(failure.clone()), failure)),
     };

@@ -4,11 +4,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
-use super::embed::{required, succeeded};
+use super::embed::succeeded;
 use crate::api::{Call, Code, Failure, ModelName, TaskRole};
 use crate::codec::{JsonForm, write_string};
 use crate::config::TokenIds;
-use crate::http::embeddings::inputs::{Input, ItemForm, read_inputs, written};
+use crate::http::embeddings::inputs::{Input, ItemForm, read_inputs, required, written};
 use crate::http::embeddings::options::has;
 use crate::http::embeddings::vectors::write_list;
 use crate::http::exchange::{Items, Plan, ReceivedBody};
