@@ -237,7 +237,6 @@ fn routes_below_a_model_are_those_of_text_embeddings_inference() {
         "/bge/metrics",
         "//embed",
         "/bge/embed/",
-        "/bge/openai/deployments/{model}/embeddings",
     ] {
         assert_eq!(below(path), None, "{path}");
     }

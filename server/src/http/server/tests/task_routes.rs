@@ -77,13 +77,18 @@ async fn a_header_that_must_not_be_repeated_is_an_error_in_the_format_of_the_pro
             "{path}"
         );
     }
-    for header in ["x-request-id: a", "authorization: Bearer a", "host: test"] {
+    for header in ["authorization: Bearer a", "host: test"] {
         let answer = server
             .send(&format!("GET /v1/models\n{header}\n{header}"), b"")
             .await;
         assert_eq!(answer.status, 400, "{header}");
     }
-    for list in ["accept: */*", "cookie: a=b", "x-forwarded-proto: https"] {
+    for list in [
+        "accept: */*",
+        "cookie: a=b",
+        "x-forwarded-proto: https",
+        "x-request-id: a",
+    ] {
         let answer = server.send(&format!("GET /v1/models\n{list}\n{list}"), b"").await;
         assert_eq!(answer.status, 200, "{list}");
     }
