@@ -98,9 +98,49 @@ fn a_database_that_is_down_only_rejects_jobs() {
     }
 }
 
+/// Makes the database sleep while it counts an attempt, and while a job is returned.
+const SLOW: &str = "\
+    CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2); RETURN NEW; END';
+    CREATE TRIGGER slow BEFORE UPDATE ON inference_server.jobs FOR EACH ROW
+    WHEN (NEW.attempts > OLD.attempts OR NEW.state = 'queued' AND NEW.lease_until IS NULL)
+    EXECUTE FUNCTION sleep()";
+
+#[test]
+fn jobs_that_begin_while_their_server_stops_are_run_by_it() {
+    let Some(postgres) = Postgres::start() else { return };
+    let database = postgres.create_database("slow");
+    let home = Scenario::new("");
+    let mut first = start(&database);
+    postgres.sql_in("slow", SLOW);
+    let gate = home.dir().join("gate");
+    let waiting = json!([{"do": "wait", "path": gate, "value": "waited"}]);
+    let ids = [(); 3].map(|()| submit(&first, &waiting).expect("the job is accepted"));
+    let wait_for_count = |expected: &str, query: &str| {
+        let count = format!("SELECT count(*) FROM {query}");
+        eventually(query, || match postgres.sql_in("slow", &count).trim() {
+            count if count == expected => Ok(()),
+            other => Err(other.to_owned()),
+        });
+    };
+    wait_for_count("3", "pg_stat_activity WHERE wait_event = 'PgSleep'");
+    first.signal(Signal::TERM);
+    // Each of them runs, or was returned.
+    wait_for_count(
+        "0",
+        "inference_server.jobs WHERE state = 'queued' AND lease_until IS NOT NULL",
+    );
+    std::fs::write(&gate, "open").expect("the gate can be opened");
+    assert_eq!(first.wait_for_exit().code(), Some(0));
+    let second = start(&database);
+    for id in &ids {
+        let ended = wait_for_state(&second, id, "succeeded");
+        assert_eq!(ended["attempts"], 1, "{ended}");
+    }
+}
+
 /// Starts a server behind a load balancer, on ports that the previous one may have used.
 fn start_at(database: &str, http: u16, grpc: u16) -> Server {
-    let server = "[server]\nshutdown_delay = \"2s\"\ndrain_timeout = \"60s\"\n[jobs]\nlease = \"5s\"\n";
+    let server = "[server]\nshutdown_delay = \"2s\"\ndrain_timeout = \"60s\"\n";
     Scenario::new(&format!("{server}{WORDS}"))
         .env("INFERENCE_JOBS_STORE", database)
         .ports(http, grpc)

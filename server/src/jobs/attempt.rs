@@ -21,10 +21,21 @@ pub struct Attempt {
     pub request: StoredRequest,
     /// Whether this is the last attempt.
     pub is_last: bool,
+    start: Mutex<Start>,
     begun: OnceCell<()>,
     count_items: Mutex<Option<CountItems>>,
     items_done: AtomicU32,
     is_lost: AtomicBool,
+}
+
+/// Whether the attempt may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Possible,
+    /// The store is counting the attempt, or has counted it.
+    Made,
+    /// The job is returned without an attempt.
+    Withdrawn,
 }
 
 /// Counts the items of a run that have an outcome. `None` after its end.
@@ -56,6 +67,7 @@ impl Attempt {
             is_last: record.attempts.saturating_add(1) >= record.max_attempts,
             model: record.model,
             request,
+            start: Mutex::new(Start::Possible),
             begun: OnceCell::new(),
             count_items: Mutex::new(None),
             items_done: AtomicU32::new(0),
@@ -69,6 +81,10 @@ impl Attempt {
     /// The attempt must not begin.
     pub async fn begin(&self) -> Result<(), NotBegun> {
         let begin = || async {
+            if self.decide_start(Start::Made) == Start::Withdrawn {
+                self.is_lost.store(true, Ordering::Release);
+                return Err(NotBegun::Lost);
+            }
             match self.store.begin_attempt(self.id, self.fence).await? {
                 Verdict::Applied(JobState::Running) => {
                     self.metrics.count_attempt();
@@ -81,6 +97,20 @@ impl Attempt {
             }
         };
         self.begun.get_or_try_init(begin).await.map(|_| ())
+    }
+
+    /// Prevents it from beginning. Returns false if that is too late: the store is counting it, or has counted it.
+    pub(super) fn withdraw(&self) -> bool {
+        self.decide_start(Start::Withdrawn) == Start::Withdrawn
+    }
+
+    /// Decides whether the attempt begins, unless that was decided before. Returns the decision.
+    fn decide_start(&self, start: Start) -> Start {
+        let mut decided = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        if *decided == Start::Possible {
+            *decided = start;
+        }
+        *decided
     }
 
     /// Whether it has begun.

@@ -308,13 +308,13 @@ impl<'a> RunnerLoop<'a> {
 
     /// Releases the jobs that have not begun, and waits for the others.
     async fn drain(&mut self) {
-        let not_begun: Vec<JobId> = self
-            .held
-            .iter()
-            .filter(|(_, held)| !held.attempt.has_begun())
+        // All at once: while the first is released, others could begin.
+        let held = self.held.iter();
+        let withdrawn: Vec<JobId> = held
+            .filter(|(_, held)| held.attempt.withdraw())
             .map(|(id, _)| *id)
             .collect();
-        for id in not_begun {
+        for id in withdrawn {
             self.release(id).await;
         }
         let mut renew = interval(self.jobs.settings.lease / 3);
