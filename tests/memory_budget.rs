@@ -126,8 +126,10 @@ fn send_mixed(server: &Server, models: &[&str], requests: u64) -> u64 {
     bytes.max().expect("there are outputs")
 }
 
-/// Runs `work`, and returns by how many bytes the resident memory of all processes exceeded its initial value, and the result.
-fn observed<T>(server: &Server, work: impl FnOnce() -> T) -> (u64, T) {
+/// Runs `work`, and returns by how many bytes the resident memory of all processes exceeded its initial value, and the result. It
+/// runs once before, since the first requests also allocate what the server needs for any request.
+fn observed<T>(server: &Server, work: impl Fn() -> T) -> (u64, T) {
+    work();
     let pids: Vec<u32> = server
         .processes()
         .iter()

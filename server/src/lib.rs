@@ -42,6 +42,7 @@
 //! - [`explanation`]: why a model is not ready, why its batches are small, and what limits its throughput.
 //!
 //! **Foundation**: values, and access to the operating system that everything needs.
+//! - [`allocator`]: the allocator of the executable.
 //! - [`batch_context`]: the current batch of a thread, for log lines.
 //! - [`batching`]: batching rules as values.
 //! - [`build_info`]: the commit, date and target of this build.
@@ -68,6 +69,11 @@
 //! - [`trace_context`]: the context of a distributed trace.
 //! - [`values`]: the values of items: inputs, outputs, tensors.
 
+#[allow(
+    unsafe_code,
+    reason = "the options of the allocator are set by functions in C"
+)]
+pub mod allocator;
 pub mod api;
 pub mod app;
 #[cfg(feature = "batch")]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use inference_server::allocator::{self, Allocator};
 use inference_server::app;
 #[cfg(feature = "batch")]
 use inference_server::batch;
@@ -21,7 +22,11 @@ use inference_server::status;
 use inference_server::{config, console, crash, init, scaffold};
 use plugin_abi::check::{Finding, Severity};
 
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
+    allocator::configure();
     let code = run();
     crash::expect_exit();
     code

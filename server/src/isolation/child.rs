@@ -19,10 +19,10 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use super::channel::{Channel, ChannelError, MAX_MESSAGE};
 use super::child_sink::ChildSink;
 use super::descriptor_passing::ChildDescriptors;
-use super::heap;
 use super::log_records;
 use super::messages::{BatchEntry, Reply, Request};
 use super::setup::{LoadFailure, Setup};
+use crate::allocator;
 use crate::batch_context::{BatchContext, RequestIds, logged_error_count};
 use crate::clock;
 use crate::console;
@@ -237,7 +237,7 @@ impl ServedModel {
                 }
                 Ok(Request::ReadMemory { trim }) => {
                     if trim {
-                        heap::trim();
+                        allocator::trim();
                     }
                     let reply = Reply::Memory {
                         usage: self.model.memory_usage(),

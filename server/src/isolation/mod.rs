@@ -34,8 +34,6 @@ pub mod confine;
 mod descriptor_passing;
 mod encoding;
 mod event_fd;
-#[allow(unsafe_code, reason = "trimming the heap is a function of the C library")]
-mod heap;
 mod isolated_model;
 mod log_reader;
 mod log_records;
