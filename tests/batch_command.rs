@@ -145,6 +145,8 @@ fn errors_that_concern_every_line_end_the_command() {
     assert!(unknown.err.contains("did you mean `words`?"), "{}", unknown.err);
     let other = batch(&server, &["--model", "words"]);
     assert!(other.err.contains("the progress of another run"), "{}", other.err);
+    let invalid = batch(&server, &["--model", "words", "--header", "no colon"]);
+    assert_eq!(invalid.code, Some(2), "{}", invalid.err);
     let missing = Command::new(plugins::executable())
         .args([
             "batch",

@@ -1,6 +1,9 @@
 //! The command `status`: shows the state of a running server, live in a terminal or once.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
+use std::thread;
 
 use serde_json::{Value as Json, json};
 
@@ -95,6 +98,22 @@ fn the_exit_code_tells_a_server_that_is_not_ready_from_one_that_cannot_be_reache
     let (code, out, err) = status_of(&address, &["--json"]);
     assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
     assert!(err.contains(&format!("no server at http://{address}")), "{err}");
+}
+
+#[test]
+fn an_error_names_the_request_that_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it has an address").to_string();
+    let other = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().expect("the command connects");
+        let _ = connection.read(&mut [0; 1024]);
+        let reply = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+        connection.write_all(reply.as_bytes()).expect("the command reads");
+    });
+    let (code, _, err) = status_of(&address, &["--json"]);
+    other.join().expect("the other server does not panic");
+    assert_eq!(code, Some(1));
+    assert!(err.contains(&format!("http://{address}/readyz")), "{err}");
 }
 
 #[test]

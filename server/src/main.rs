@@ -213,7 +213,7 @@ fn write_man_pages(directory: &Path) -> ExitCode {
 fn batch(args: batch::BatchArgs) -> ExitCode {
     match batch::run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
+        Err(error) => fail(&error, error.exit_code()),
     }
 }
 

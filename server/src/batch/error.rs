@@ -97,3 +97,14 @@ pub enum BatchError {
         file: PathBuf,
     },
 }
+
+impl BatchError {
+    /// 2 for errors in the command line, 1 for all others.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Server(error) => error.exit_code(),
+            Self::Label => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Reads the state of a server.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -17,7 +18,8 @@ use crate::client::{
 use crate::tls::ClientTls;
 use crate::{clock, json};
 
-/// The route that lists the models.
+/// The route of the readiness of the server, and the one that lists the models.
+const READINESS: &str = "/readyz";
 const MODELS: &str = "/v1/models";
 
 /// A server, and how it is asked.
@@ -47,8 +49,9 @@ impl Source {
 
     /// Reads the state over a new connection. Must be called within a `LocalSet`.
     pub(super) async fn read(&self) -> Result<ServerStatus, StatusError> {
-        let (readiness, models) = (self.request("/readyz")?, self.request(MODELS)?);
+        let (readiness, models) = (self.request(READINESS)?, self.request(MODELS)?);
         let deadline = clock::now() + self.timeout;
+        let requested = Cell::new(READINESS);
         let reply = with_deadline(deadline, self.timeout, async {
             let mut connection = self.connect().await?;
             let ready = match connection.fetch(readiness).await {
@@ -60,9 +63,10 @@ impl Source {
             if !connection.is_usable() {
                 connection = self.connect().await?;
             }
+            requested.set(MODELS);
             Ok((ready, connection.fetch(models).await?))
         });
-        let failed = |failure| QueryError::new::<Environment>(&self.url, MODELS, failure);
+        let failed = |failure| QueryError::new::<Environment>(&self.url, requested.get(), failure);
         let (ready, body) = reply.await.map_err(failed)?;
         let list: ModelList = json::from_slice(&body).map_err(|source| StatusError::Foreign {
             url: self.url.url_of(MODELS),
