@@ -116,11 +116,11 @@ async fn collect(
             continue;
         }
         if all.is_empty() {
-            // Does not allocate the full announced length, so that memory is in proportion to what was received.
+            // The announced length is within the budget, and its pages take memory only when they are written.
             let announced = announced
                 .and_then(|length| usize::try_from(length).ok())
                 .unwrap_or(0);
-            all.reserve(padding + announced.min(1 << 20).max(first.len() + chunk.len()));
+            all.reserve(padding + announced.max(first.len() + chunk.len()));
             all.put_bytes(0, padding);
             all.extend_from_slice(&std::mem::take(&mut first));
         }
