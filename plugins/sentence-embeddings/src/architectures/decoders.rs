@@ -4,7 +4,7 @@ use plugin_sdk::LoadError;
 use transformer::files::{ConfigFile, honored, irrelevant, only};
 use transformer::{Biases, Gate, LayerShape, Names, NormKind, Norms, Shape, keys};
 
-use super::parts::post_norm;
+use super::parts::{embeddings, post_norm};
 use super::{
     Architecture, ClassifierPooling, ClassifierShape, EmbeddingsShape, Family, activation, head_size, rotary,
     rotary_section,
@@ -145,12 +145,7 @@ fn read(config: &ConfigFile) -> Result<Architecture, LoadError> {
         },
         embeddings: EmbeddingsShape {
             words: "embed_tokens.weight",
-            vocabulary: config.size("vocab_size", None)?,
-            width,
-            positions: None,
-            types: None,
-            norm: None,
-            projection: None,
+            ..embeddings(config, width)?
         },
         final_norm: Some("norm"),
         max_tokens: positions,
