@@ -98,12 +98,22 @@ fn a_database_that_is_down_only_rejects_jobs() {
     }
 }
 
-/// Makes the database sleep while it counts an attempt, and while a job is returned.
+/// Makes the database wait until the table `gate` has a row before it counts an attempt, and takes its time to return a job.
+/// `waiting` has a row for each attempt that waits.
 const SLOW: &str = "\
-    CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2); RETURN NEW; END';
-    CREATE TRIGGER slow BEFORE UPDATE ON inference_server.jobs FOR EACH ROW
-    WHEN (NEW.attempts > OLD.attempts OR NEW.state = 'queued' AND NEW.lease_until IS NULL)
-    EXECUTE FUNCTION sleep()";
+    CREATE TABLE gate (is_open bool);
+    CREATE VIEW waiting AS SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock';
+    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_advisory_xact_lock_shared(1);
+        WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.01); END LOOP;
+        RETURN NEW;
+    END $$;
+    CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END';
+    CREATE TRIGGER slow_attempt BEFORE UPDATE ON inference_server.jobs FOR EACH ROW
+    WHEN (NEW.attempts > OLD.attempts) EXECUTE FUNCTION wait();
+    CREATE TRIGGER slow_return BEFORE UPDATE ON inference_server.jobs FOR EACH ROW
+    WHEN (NEW.state = 'queued' AND NEW.lease_until IS NULL) EXECUTE FUNCTION sleep()";
 
 #[test]
 fn jobs_that_begin_while_their_server_stops_are_run_by_it() {
@@ -111,25 +121,31 @@ fn jobs_that_begin_while_their_server_stops_are_run_by_it() {
     let database = postgres.create_database("slow");
     let home = Scenario::new("");
     let mut first = start(&database);
-    postgres.sql_in("slow", SLOW);
-    let gate = home.dir().join("gate");
-    let waiting = json!([{"do": "wait", "path": gate, "value": "waited"}]);
+    let sql = |sql: &str| postgres.sql_in("slow", sql);
+    sql(SLOW);
+    let file = home.dir().join("gate");
+    let waiting = json!([{"do": "wait", "path": file, "value": "waited"}]);
     let ids = [(); 3].map(|()| submit(&first, &waiting).expect("the job is accepted"));
-    let wait_for_count = |expected: &str, query: &str| {
-        let count = format!("SELECT count(*) FROM {query}");
-        eventually(query, || match postgres.sql_in("slow", &count).trim() {
-            count if count == expected => Ok(()),
-            other => Err(other.to_owned()),
+    let wait_for_count = |expected: &str, rows: &str| {
+        eventually(rows, || {
+            match sql(&format!("SELECT count(*) FROM {rows}")).trim() {
+                count if count == expected => Ok(()),
+                other => Err(other.to_owned()),
+            }
         });
     };
-    wait_for_count("3", "pg_stat_activity WHERE wait_event = 'PgSleep'");
+    wait_for_count("3", "waiting");
     first.signal(Signal::TERM);
+    first.wait_for_log("shutting down");
+    // The server decides what to do with the jobs. If that takes longer, the test cannot fail.
+    thread::park_timeout(Duration::from_millis(100));
+    sql("INSERT INTO gate VALUES (true)");
     // Each of them runs, or was returned.
     wait_for_count(
         "0",
         "inference_server.jobs WHERE state = 'queued' AND lease_until IS NOT NULL",
     );
-    std::fs::write(&gate, "open").expect("the gate can be opened");
+    std::fs::write(&file, "open").expect("the gate can be opened");
     assert_eq!(first.wait_for_exit().code(), Some(0));
     let second = start(&database);
     for id in &ids {
