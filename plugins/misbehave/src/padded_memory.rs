@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::mem;
 use std::time::Duration;
 
+use memmap2::MmapMut;
 use plugin_sdk::prelude::*;
 use plugin_sdk::serde_json::Value as JsonValue;
 
@@ -119,13 +120,11 @@ impl PreparedTask<Misbehave> for PaddedMemory {
         if costs.killed_above.is_some_and(|limit| bytes > limit) {
             actions::kill();
         }
-        let mut memory: Vec<u8> = Vec::new();
-        memory
-            .try_reserve_exact(bytes as usize)
-            .map_err(BatchError::out_of_memory)?;
+        // The allocator of the C library would keep a part of it.
+        let mut memory = MmapMut::map_anon(bytes.max(1) as usize).map_err(BatchError::out_of_memory)?;
         // Memory is resident once it has been written to.
-        for page in memory.spare_capacity_mut().chunks_mut(PAGE) {
-            page[0].write(1);
+        for page in memory.chunks_mut(PAGE) {
+            page[0] = 1;
         }
         black_box(memory.as_ptr());
         let nanos = costs.ns_per_weight.saturating_mul(items).saturating_mul(heaviest);
