@@ -3,25 +3,23 @@
 //! A request and its spans are usually freed by another thread than the one that allocated them. The allocator of the C library
 //! takes a lock for that, and mimalloc does not. Plugins keep their own allocator, usually that of the C library.
 
-use std::ffi::c_long;
-
 use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_t};
 pub use mimalloc::MiMalloc as Allocator;
 
-/// Number of mimalloc's option `purge_delay`, which the crate does not name.
+/// The option `arena_eager_commit`, by the number that mimalloc gives it. Address space that is reserved at once would become huge
+/// pages, of which a small server uses a part, and would count towards `max_memory` of a worker process.
+const ARENA_EAGER_COMMIT: mi_option_t = 4;
+
+/// The option `purge_delay`: milliseconds after which freed memory returns to the system. With the default of a second, the memory
+/// of a busy server is the peak of the last second.
 const PURGE_DELAY: mi_option_t = 15;
 
-/// Milliseconds after which freed memory returns to the system. With the default of 1000, the memory of a busy server is up to the
-/// peak of the last second.
-const PURGE_DELAY_MS: c_long = 10;
-
-/// Environment variable of worker processes: address space that mimalloc reserves must not count towards `max_memory`.
-pub(crate) const WORKER_ENV: (&str, &str) = ("MIMALLOC_ARENA_EAGER_COMMIT", "0");
-
-/// Sets the options of the allocator. The executable calls this first.
-pub fn configure() {
-    // SAFETY: the function has no preconditions, and no other thread runs yet.
-    unsafe { mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) };
+/// Sets the options of the allocator. They apply to what it reserves with its first allocation, so the executable calls this before.
+pub extern "C" fn configure() {
+    for (option, value) in [(ARENA_EAGER_COMMIT, 0), (PURGE_DELAY, 10)] {
+        // SAFETY: the function only changes the table of options, and no other thread runs yet.
+        unsafe { mi_option_set(option, value) };
+    }
 }
 
 /// Returns free memory to the system, that of plugins included, so that the next batch starts like the first one.
@@ -40,9 +38,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_the_option_is_right() {
-        // SAFETY: the function has no preconditions.
-        let default = unsafe { mi_option_get(PURGE_DELAY) };
-        assert_eq!(default, 1000, "no other option of mimalloc has this default");
+    fn the_options_have_these_numbers() {
+        // Only these have these defaults.
+        for (option, default) in [(ARENA_EAGER_COMMIT, 2), (PURGE_DELAY, 1000)] {
+            // SAFETY: the function has no preconditions.
+            assert_eq!(unsafe { mi_option_get(option) }, default);
+        }
     }
 }

@@ -25,8 +25,16 @@ use plugin_abi::check::{Finding, Severity};
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
+/// The system calls it before anything allocates.
+#[used]
+#[allow(
+    unsafe_code,
+    reason = "a function is called before `main` through a section of the executable"
+)]
+#[unsafe(link_section = ".init_array")]
+static CONFIGURE_ALLOCATOR: extern "C" fn() = allocator::configure;
+
 fn main() -> ExitCode {
-    allocator::configure();
     let code = run();
     crash::expect_exit();
     code

@@ -15,7 +15,6 @@ use super::channel::{self, Channel, socket_pair};
 use super::confine::{MemoryExcess, ProcessResources};
 use super::descriptor_passing::{ChildDescriptors, MAX_PREPARE_CHANNELS};
 use super::event_fd::{self, EventFd};
-use crate::allocator;
 use crate::crash::signal_name;
 use crate::metrics::RestartReason;
 
@@ -94,7 +93,6 @@ pub(super) fn launch(
         .arg0("inference-server")
         .args(&program.arguments)
         .arg(model)
-        .env(allocator::WORKER_ENV.0, allocator::WORKER_ENV.1)
         .envs(resources.env().iter().map(|(name, value)| (name, value.expose())))
         .stdin(Stdio::from(child_control))
         .stdout(Stdio::null())
