@@ -30,7 +30,7 @@ pub enum ItemError {
     #[error("{0}")]
     Unsupported(String),
     /// The deadline passed before the item had an outcome.
-    #[error("deadline of {} ms passed while the item was {stage}", .timeout.as_millis())]
+    #[error("deadline of {} ms passed while the item was {stage}", milliseconds(*.timeout))]
     Expired {
         /// The deadline, relative to the arrival of the request.
         timeout: Duration,
@@ -38,7 +38,7 @@ pub enum ItemError {
         stage: Stage,
     },
     /// No batch could return an output before the deadline, and other items need the room.
-    #[error("the item cannot be answered within its deadline of {} ms", .timeout.as_millis())]
+    #[error("the item cannot be answered within its deadline of {} ms", milliseconds(*.timeout))]
     Infeasible {
         /// The deadline, from the arrival of the request.
         timeout: Duration,
@@ -66,6 +66,11 @@ impl ItemError {
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+/// Displayed without a fraction if there is none. Clients can send deadlines in microseconds.
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
 }
 
 /// Stage of an item.
@@ -123,7 +128,7 @@ pub enum Rejection {
     /// The items ahead of the request, or that it has itself, take longer than its deadline allows.
     #[error(
         "task `{task}` is overloaded: the request cannot be answered within its deadline of {} ms; the expected wait is {} ms",
-        .timeout.as_millis(), .retry_after.as_millis()
+        milliseconds(*.timeout), .retry_after.as_millis()
     )]
     Overloaded {
         /// Name of the task.
@@ -144,7 +149,7 @@ pub enum Rejection {
         limit: usize,
     },
     /// The deadline had passed before the request was queued.
-    #[error("deadline of {} ms passed before the request was queued", .0.as_millis())]
+    #[error("deadline of {} ms passed before the request was queued", milliseconds(*.0))]
     Expired(Duration),
     /// The model is being unloaded, or the server is shutting down.
     #[error("the model is shutting down")]

@@ -242,6 +242,13 @@ fn rewrite_syntax(message: &str) -> Option<&'static str> {
         "trailing characters" => "unexpected characters after the document",
         "key must be a string" => "expected a string as the name of an object member",
         "recursion limit exceeded" => "the document is nested too deeply",
+        "invalid escape" => "invalid escape in a string",
+        "lone leading surrogate in hex escape" | "unexpected end of hex escape" => {
+            "an escape in a string is one half of a surrogate pair"
+        }
+        "control character (\\u0000-\\u001F) found while parsing a string" => {
+            "a control character in a string is not escaped"
+        }
         _ => return None,
     })
 }

@@ -42,6 +42,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         return Err(general());
     };
     match unit.as_str() {
+        "" if count == 0 => Ok(0),
         "" => Err(missing_size_unit(count)),
         "k" | "m" | "g" | "t" => {
             let unit = unit.to_uppercase();
@@ -106,6 +107,7 @@ mod tests {
     fn sizes_have_units() {
         for (text, bytes) in [
             ("0B", 0),
+            ("0", 0),
             ("512KiB", 524_288),
             ("64 MiB", 67_108_864),
             ("1GB", 1_000_000_000),

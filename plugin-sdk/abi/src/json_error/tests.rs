@@ -169,6 +169,20 @@ fn syntax_errors_avoid_parser_terms() {
         ("[1", "the document ends within an array"),
         ("trux", "expected `true`, `false` or `null`"),
         ("[1] 2", "unexpected characters after the document"),
+        (r#""\q""#, "invalid escape in a string"),
+        (
+            r#""\ud800""#,
+            "an escape in a string is one half of a surrogate pair",
+        ),
+        (
+            r#""\ud800\n""#,
+            "an escape in a string is one half of a surrogate pair",
+        ),
+        (
+            r#""\ud800\u0041""#,
+            "an escape in a string is one half of a surrogate pair",
+        ),
+        ("\"\n\"", "a control character in a string is not escaped"),
     ] {
         assert_eq!(message_of::<serde_json::Value>(document), expected, "{document}");
     }

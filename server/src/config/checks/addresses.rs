@@ -2,6 +2,10 @@
 
 use std::net::IpAddr;
 
+use super::printable;
+#[cfg(feature = "jobs")]
+use crate::error::Chain;
+
 /// The URL of a collector. This server does not support TLS to a collector.
 pub(in crate::config) fn otlp_endpoint(text: &str) -> Result<(), String> {
     if text.starts_with("https://") {
@@ -23,7 +27,20 @@ pub(in crate::config) fn otlp_endpoint(text: &str) -> Result<(), String> {
     if text.contains(['?', '#']) {
         return Err("remove the query".to_owned());
     }
-    Ok(())
+    port(authority)
+}
+
+/// Checks the port after a host, if there is one.
+fn port(authority: &str) -> Result<(), String> {
+    // The colons of an IPv6 address are within brackets.
+    let end = authority.rsplit(']').next().unwrap_or_default();
+    let is_port = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse().is_ok_and(|port: u16| port > 0)
+    };
+    match end.split_once(':') {
+        Some((_, text)) if !is_port(text) => Err("write a port from 1 to 65535".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn otlp_header(text: &str) -> Result<(), String> {
@@ -108,5 +125,29 @@ pub(super) fn origin(text: &str) -> Result<(), String> {
     if authority.contains('*') {
         return Err("wildcards are not supported: list each origin, or allow all with \"*\"".to_owned());
     }
+    port(authority)
+}
+
+/// `sqlite`, or the URL of a PostgreSQL database.
+pub(super) fn job_store(text: &str) -> Result<(), String> {
+    let is_url = ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+    match text {
+        "sqlite" => Ok(()),
+        _ if is_url => printable(text).and_then(|()| postgres_url(text)),
+        _ => Err("use \"sqlite\", or a URL that starts with postgres://".to_owned()),
+    }
+}
+
+#[cfg(feature = "jobs")]
+fn postgres_url(text: &str) -> Result<(), String> {
+    let parsed: Result<tokio_postgres::Config, _> = text.parse();
+    // The errors name options, and never their values.
+    parsed.map(drop).map_err(|error| Chain(&error).to_string())
+}
+
+#[cfg(not(feature = "jobs"))]
+fn postgres_url(_: &str) -> Result<(), String> {
     Ok(())
 }

@@ -13,7 +13,7 @@ pub(super) use names::name;
 
 use super::rule::Text;
 use crate::secret::webhook_key;
-use addresses::{host, origin, otlp_header, webhook_host};
+use addresses::{host, job_store, origin, otlp_header, webhook_host};
 use log_filter::log_filter;
 use names::{model_name, model_pattern};
 use paths::{path_pattern, route};
@@ -123,16 +123,6 @@ pub(super) const KEY: Text = Text {
     value_name: Some("KEY"),
     check: key,
 };
-
-fn job_store(text: &str) -> Result<(), String> {
-    let is_url = ["postgres://", "postgresql://"]
-        .iter()
-        .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
-    match text == "sqlite" || is_url {
-        true => printable(text),
-        false => Err("use \"sqlite\", or a URL that starts with postgres://".to_owned()),
-    }
-}
 
 fn printable(text: &str) -> Result<(), String> {
     if text.trim().is_empty() {

@@ -10,11 +10,45 @@ fn each_check_accepts_valid_text_and_rejects_invalid_text() {
         &'static [&'static str],
         &'static [&'static str],
     );
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
         (
             model_pattern,
             &["minilm", "digits.*", "digits.classify", "m*"],
             &["", "*", "a*b", "**", ".a", "a b"],
+        ),
+        (
+            job_store,
+            &[
+                "sqlite",
+                "postgres://user:password@host/database",
+                "postgresql://host:5433/database?sslmode=require",
+            ],
+            &[
+                "",
+                "postgres://",
+                "mysql://host/database",
+                "postgres://host:port/database",
+                "postgres://host/database?sslmode=perhaps",
+                "postgres://host/database?color=red",
+            ],
+        ),
+        (
+            otlp_endpoint,
+            &[
+                "http://localhost:4318",
+                "http://[::1]:4318/v1",
+                "http://host",
+                "http://[::1]",
+            ],
+            &[
+                "http://",
+                "https://host",
+                "http://host:port",
+                "http://host:99999",
+                "http://host:0",
+                "http://[::1]:port",
+                "http://user@host",
+            ],
         ),
         (
             name,

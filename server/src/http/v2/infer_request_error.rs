@@ -40,7 +40,7 @@ pub(super) enum InferRequestError {
     OnlyBinary { name: String, dtype: DType },
     #[error("input `{name}`: {problem}")]
     Data { name: String, problem: String },
-    #[error("input `{name}` has {got} elements in `data`, expected {expected} for shape {shape:?}")]
+    #[error("input `{name}` has `data` of length {got}, expected {expected} for shape {shape:?}")]
     Elements {
         name: String,
         got: u64,

@@ -108,7 +108,7 @@ async fn malformed_requests_are_rejected_with_the_reason() {
             NEGATE,
             x(json!({"data": [1, 2, 3]})),
             400,
-            "input `x` has 3 elements in `data`, expected 2 for shape [1, 2]".into(),
+            "input `x` has `data` of length 3, expected 2 for shape [1, 2]".into(),
         ),
         (NEGATE, x(json!({"data": [1, 256]})), 400, "input `x`: element 1: 256 is out of range for UINT8".into()),
         (

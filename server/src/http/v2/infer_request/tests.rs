@@ -188,7 +188,7 @@ fn errors_state_what_was_found_and_expected() {
         (
             inputs(x(json!({"data": [1, 2, 3]}))),
             0,
-            "input `x` has 3 elements in `data`, expected 2 for shape [1, 2]",
+            "input `x` has `data` of length 3, expected 2 for shape [1, 2]",
         ),
         (
             inputs(x(json!({"data": [[1], [2]]}))),
@@ -218,7 +218,7 @@ fn errors_state_what_was_found_and_expected() {
         (
             inputs(x(json!({"data": [1, 2], "shape": [1, 1i64 << 62, 1i64 << 62]}))),
             0,
-            "input `x` has 2 elements in `data`, expected more than 2^64 for shape [1, 4611686018427387904, 4611686018427387904]",
+            "input `x` has `data` of length 2, expected more than 2^64 for shape [1, 4611686018427387904, 4611686018427387904]",
         ),
         (
             inputs(x(json!({"data": [1, 2], "datatype": "FP16"}))),
