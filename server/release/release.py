@@ -56,8 +56,12 @@ def reproducible(environment):
     }
     return environment | {
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(f"--remap-path-prefix={place}={name}" for place, name in places.items()),
-        # For crates with C code. Of several prefixes, the last one applies here as well.
-        "CFLAGS": " ".join(f"-ffile-prefix-map={place}={name}" for place, name in places.items()),
+        # For crates with C code. Of several prefixes, the last one applies here as well. The date is that of an earlier build if
+        # the compiler has cached its output.
+        "CFLAGS": " ".join(
+            [f"-ffile-prefix-map={place}={name}" for place, name in places.items()]
+            + ["-Wno-builtin-macro-redefined", '-D__DATE__="none"', '-D__TIME__="none"']
+        ),
         "CARGO_INCREMENTAL": "0",
         "SOURCE_DATE_EPOCH": environment.get("SOURCE_DATE_EPOCH", commit_time),
         "TZ": "UTC",
