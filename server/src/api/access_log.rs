@@ -67,11 +67,11 @@ impl AccessLog {
             started: clock::now(),
         });
         let trace = self.telemetry.tracer.start(&header, || {
-            let user_agent = header("user-agent").map(|name| String::from_utf8_lossy(name).into_owned());
+            let user_agent = header("user-agent").map(|name| String::from_utf8_lossy(name).into());
             TracedCall {
                 method: (method != GRPC).then(|| method.to_owned()),
                 scheme: head.scheme,
-                path: path.to_owned(),
+                path: path.into(),
                 route: routes::find(path).map(|route| route.patterns[0]),
                 client,
                 user_agent,

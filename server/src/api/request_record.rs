@@ -238,33 +238,30 @@ impl RequestRecord {
 
     /// Passes the request to the exporter of traces, if it is traced.
     fn finish_trace(&mut self, now: Instant) {
-        let tracer = &self.telemetry.tracer;
         let trace = std::mem::take(&mut self.trace);
         if trace.span().is_none() {
             return;
         }
+        let run = self.run.take();
+        let spans = TracedRequest::spans(run.as_ref(), self.encode.is_some());
         let address = self.address();
-        let model = address.map(|(model, _)| model.to_owned());
-        let task = address.and_then(|(_, task)| task).map(str::to_owned);
-        tracer.finish(
-            trace,
-            (self.run.as_ref(), self.encode.is_some()),
-            |context, call| TracedRequest {
+        self.telemetry
+            .tracer
+            .finish(trace, spans, |context, call| TracedRequest {
                 context,
                 call,
                 protocol: self.protocol.label(),
-                model,
-                task,
+                model: address.map(|(model, _)| model.to_owned()),
+                task: address.and_then(|(_, task)| task).map(str::to_owned),
                 request_id: self.id.clone(),
                 status: self.status,
                 grpc_status: self.grpc_status,
                 started: self.received,
                 ended: now,
                 unix_time: clock::unix_time(),
-                run: self.run.clone(),
+                run,
                 encode: self.encode,
-            },
-        );
+            });
     }
 }
 

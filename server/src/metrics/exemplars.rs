@@ -1,9 +1,7 @@
 //! Exemplars: for each bucket of a histogram, a recent traced request whose latency was counted in it.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-
-use arc_swap::ArcSwapOption;
 
 use crate::trace_context::TraceId;
 
@@ -23,7 +21,7 @@ pub(super) struct Exemplars {
     /// The upper bounds of its buckets in seconds, without infinity.
     bounds: Vec<f64>,
     /// One per bucket, including that without an upper bound. Created for the first exemplar.
-    buckets: OnceLock<Box<[ArcSwapOption<Exemplar>]>>,
+    buckets: OnceLock<Box<[Mutex<Option<Exemplar>>]>>,
 }
 
 impl Exemplars {
@@ -34,20 +32,24 @@ impl Exemplars {
         }
     }
 
-    /// Replaces the exemplar of the bucket in which it is counted.
+    /// Replaces the exemplar of the bucket in which it is counted, unless that is being read: request threads never wait.
     pub(super) fn set(&self, exemplar: Exemplar) {
         let buckets = self.buckets.get_or_init(|| {
             let all = 0..=self.bounds.len();
-            all.map(|_| ArcSwapOption::empty()).collect()
+            all.map(|_| Mutex::default()).collect()
         });
         let bucket = self.bounds.partition_point(|bound| *bound < exemplar.seconds);
-        buckets[bucket].store(Some(exemplar.into()));
+        if let Ok(mut current) = buckets[bucket].try_lock() {
+            *current = Some(exemplar);
+        }
     }
 
     /// The exemplar of each bucket, in the order of their bounds.
     pub(super) fn get(&self) -> Vec<Option<Exemplar>> {
         let buckets = self.buckets.get().into_iter().flatten();
-        buckets.map(|bucket| bucket.load().as_deref().copied()).collect()
+        buckets
+            .map(|bucket| *bucket.lock().unwrap_or_else(PoisonError::into_inner))
+            .collect()
     }
 }
 

@@ -260,13 +260,13 @@ impl Export {
 
     /// The spans of the next requests. `None` if there are none.
     fn next_batch(&self) -> Option<Vec<SpanData>> {
-        let mut batch = Vec::new();
+        let mut batch = Vec::with_capacity(self.max_batch);
         while batch.len() < self.max_batch
             && let Some(request) = self.queued.take()
         {
-            let spans = spans::spans(&request);
-            self.queued.taken(spans.len());
-            batch.extend(spans);
+            let before = batch.len();
+            spans::append(*request, &mut batch);
+            self.queued.taken(batch.len() - before);
         }
         (!batch.is_empty()).then_some(batch)
     }

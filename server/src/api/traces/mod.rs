@@ -75,13 +75,13 @@ pub struct TracedCall {
     /// The scheme of the client's URL; none for gRPC.
     pub scheme: Option<Scheme>,
     /// The path.
-    pub path: String,
+    pub path: Arc<str>,
     /// The pattern of the route, if it is not configured.
     pub route: Option<&'static str>,
     /// The address of the client.
     pub client: Option<IpAddr>,
     /// The program of the client, as it names itself.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<Arc<str>>,
 }
 
 /// The span of a call that is traced.
@@ -174,8 +174,8 @@ pub(super) struct TracedRequest {
 }
 
 impl TracedRequest {
-    /// Number of its spans.
-    fn spans(run: Option<&Run>, encode: bool) -> usize {
+    /// Number of the spans of a request that ran like this.
+    pub(super) fn spans(run: Option<&Run>, encode: bool) -> usize {
         let run = run.map_or(0, |run| {
             let batches = run.batches.first.len();
             batches + usize::from(batches > 0) + usize::from(!run.timing.prepare.is_zero())
@@ -218,15 +218,14 @@ impl Tracer {
         }
     }
 
-    /// Passes a request that has been answered to the exporter. The request is described only if there is room for its spans.
+    /// Passes a request that has been answered to the exporter. It is described only if there is room for this number of spans.
     pub(super) fn finish(
         &self,
         trace: Trace,
-        (run, is_encoded): (Option<&Run>, bool),
+        spans: usize,
         describe: impl FnOnce(TraceContext, Arc<CallSpan>) -> TracedRequest,
     ) {
         if let (Some(Active { queue, .. }), Some((context, call))) = (&self.0, trace.span) {
-            let spans = TracedRequest::spans(run, is_encoded);
             queue.send(spans, || describe(context, call));
         }
     }

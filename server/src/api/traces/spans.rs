@@ -8,47 +8,50 @@ use std::str::FromStr as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::TracedRequest;
+use super::{Scheme, TracedRequest};
 use crate::api::access_log::CLIENT_CLOSED_REQUEST;
 use crate::api::request_record::Run;
 use crate::engine::RequestBatch;
 use crate::trace_context::{self, TraceContext};
 
-/// The spans of a request, the one of the request itself first.
-pub(super) fn spans(request: &TracedRequest) -> Vec<SpanData> {
-    let builder = Builder::new(request);
-    let mut spans = vec![builder.request()];
-    if let Some(run) = &request.run {
-        builder.add_stages(run, &mut spans);
+/// Appends the spans of a request, the one of the request itself first.
+pub(super) fn append(request: TracedRequest, spans: &mut Vec<SpanData>) {
+    let mut builder = Builder::new(request);
+    spans.push(builder.request());
+    if let Some(run) = &builder.request.run {
+        builder.append_stages(run, spans);
     }
-    if let Some((started, took)) = request.encode {
+    if let Some((started, took)) = builder.request.encode {
         spans.push(builder.stage("encode", started, took, Vec::new()));
     }
-    spans
 }
 
-struct Builder<'a> {
-    request: &'a TracedRequest,
+/// Maximum number of attributes of a span.
+const MAX_ATTRIBUTES: usize = 15;
+
+struct Builder {
+    request: TracedRequest,
     state: TraceState,
     scope: InstrumentationScope,
 }
 
-impl<'a> Builder<'a> {
-    fn new(request: &'a TracedRequest) -> Self {
+impl Builder {
+    fn new(request: TracedRequest) -> Self {
         let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"));
         Self {
-            request,
             // An invalid one is ignored, as the standard requires.
             state: TraceState::from_str(&request.call.state).unwrap_or_default(),
+            request,
             scope: scope.with_version(env!("CARGO_PKG_VERSION")).build(),
         }
     }
 
-    fn request(&self) -> SpanData {
-        let request = self.request;
+    fn request(&mut self) -> SpanData {
+        let attributes = self.take_attributes();
+        let request = &self.request;
         let parent = request.call.parent;
         SpanData {
             span_context: self.context(request.context.span),
@@ -58,7 +61,7 @@ impl<'a> Builder<'a> {
             name: self.name(),
             start_time: self.time(request.started),
             end_time: self.time(request.ended),
-            attributes: self.attributes(),
+            attributes,
             status: match request.status {
                 500.. => Status::error(""),
                 _ => Status::Unset,
@@ -76,43 +79,39 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn attributes(&self) -> Vec<KeyValue> {
-        let request = self.request;
+    /// The attributes of the request. Takes the names of the model and of the task, which nothing else needs.
+    fn take_attributes(&mut self) -> Vec<KeyValue> {
+        let (model, task) = (self.request.model.take(), self.request.task.take());
+        let request = &self.request;
         let call = &request.call.call;
-        let mut attributes = match &call.method {
-            Some(method) => vec![
-                KeyValue::new("http.request.method", method.clone()),
-                KeyValue::new("url.path", call.path.clone()),
-            ],
-            None => {
-                let (service, method) = call
-                    .path
-                    .trim_start_matches('/')
-                    .split_once('/')
-                    .unwrap_or_default();
-                vec![
-                    KeyValue::new("rpc.system", "grpc"),
-                    KeyValue::new("rpc.service", service.to_owned()),
-                    KeyValue::new("rpc.method", method.to_owned()),
-                ]
+        let mut attributes = Vec::with_capacity(MAX_ATTRIBUTES);
+        match &call.method {
+            Some(method) => {
+                add(&mut attributes, "http.request.method", Some(method.clone()));
+                add(&mut attributes, "url.path", Some(call.path.clone()));
+                add(&mut attributes, "http.route", call.route);
             }
-        };
-        let is_http = call.method.is_some();
-        let mut add = |key: &'static str, value: Option<String>| {
-            attributes.extend(value.map(|value| KeyValue::new(key, value)));
-        };
-        add("http.route", call.route.filter(|_| is_http).map(str::to_owned));
-        add("url.scheme", call.scheme.map(|scheme| scheme.as_str().to_owned()));
-        add("client.address", call.client.map(|client| client.to_string()));
-        add("user_agent.original", call.user_agent.clone());
-        add("inference.model", request.model.clone());
-        add("inference.task", request.task.clone());
-        add("inference.protocol", Some(request.protocol.to_owned()));
+            None => {
+                let path = call.path.trim_start_matches('/');
+                let (service, method) = path.split_once('/').unwrap_or_default();
+                add(&mut attributes, "rpc.system", Some("grpc"));
+                add(&mut attributes, "rpc.service", Some(service.to_owned()));
+                add(&mut attributes, "rpc.method", Some(method.to_owned()));
+            }
+        }
+        add(&mut attributes, "url.scheme", call.scheme.map(Scheme::as_str));
         add(
-            "inference.request.id",
-            Some(request.request_id.to_string()).filter(|id| !id.is_empty()),
+            &mut attributes,
+            "client.address",
+            call.client.map(|client| client.to_string()),
         );
-        add("error.type", self.error_type());
+        add(&mut attributes, "user_agent.original", call.user_agent.clone());
+        add(&mut attributes, "inference.model", model);
+        add(&mut attributes, "inference.task", task);
+        add(&mut attributes, "inference.protocol", Some(request.protocol));
+        let id = Some(request.request_id.clone()).filter(|id| !id.is_empty());
+        add(&mut attributes, "inference.request.id", id);
+        add(&mut attributes, "error.type", self.error_type());
         if request.status == CLIENT_CLOSED_REQUEST {
             return attributes;
         }
@@ -130,15 +129,15 @@ impl<'a> Builder<'a> {
         attributes
     }
 
-    fn error_type(&self) -> Option<String> {
+    fn error_type(&self) -> Option<Cow<'static, str>> {
         match self.request.status {
-            CLIENT_CLOSED_REQUEST => Some("client_disconnected".to_owned()),
-            status @ 500.. => Some(status.to_string()),
+            CLIENT_CLOSED_REQUEST => Some("client_disconnected".into()),
+            status @ 500.. => Some(status.to_string().into()),
             _ => None,
         }
     }
 
-    fn add_stages(&self, run: &Run, spans: &mut Vec<SpanData>) {
+    fn append_stages(&self, run: &Run, spans: &mut Vec<SpanData>) {
         let timing = run.timing;
         let longest = run.batches.first.iter().max_by_key(|batch| batch.waited);
         let start = |end: Instant, took| end.checked_sub(took).unwrap_or(end);
@@ -239,6 +238,10 @@ fn span_context(context: &TraceContext, state: TraceState) -> SpanContext {
 
 fn link(context: &TraceContext) -> Link {
     Link::with_context(span_context(context, TraceState::NONE))
+}
+
+fn add(attributes: &mut Vec<KeyValue>, key: &'static str, value: Option<impl Into<Value>>) {
+    attributes.extend(value.map(|value| KeyValue::new(key, value)));
 }
 
 fn number(count: usize) -> i64 {
