@@ -49,9 +49,9 @@ struct Args {
     /// Compare kept connections over TLS with those without, and measure nothing else
     #[arg(long, conflicts_with_all = ["probes", "overhead", "traces"])]
     tls: bool,
-    /// Measure the cost of traces of none, one in a hundred and all requests, and nothing else
-    #[arg(long)]
-    traces: bool,
+    /// Measure the cost of traces of these shares of the requests, and nothing else
+    #[arg(long, value_delimiter = ',', num_args = 0..=1, default_missing_value = "0,0.01,0.1,1")]
+    traces: Option<Vec<f64>>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -99,14 +99,14 @@ fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
             traces: None,
         });
     }
-    if args.traces {
+    if let Some(shares) = &args.traces {
         let connections = args.connections.get(1).copied().unwrap_or(1);
         let text = "x".repeat(args.characters);
         return Ok(Report {
             overhead: Vec::new(),
             rest: None,
             probes: None,
-            traces: Some(traces::measure(ECHO, connections, &text, duration)?),
+            traces: Some(traces::measure(ECHO, shares, connections, &text, duration)?),
         });
     }
     let server = Server::start(ECHO)?;

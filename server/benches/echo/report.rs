@@ -74,6 +74,7 @@ impl Report {
                     "cpu_ratio": cost.mean(),
                     "cpu_ratios": cost.cpu,
                     "exports": cost.exports,
+                    "dropped_spans": cost.dropped,
                 })
             };
             report["traces"] = traces.costs.iter().map(cost).collect();

@@ -1,4 +1,4 @@
-//! What traces cost: the CPU time of servers that export none, one in a hundred, and all, relative to a server without traces.
+//! What traces cost: the CPU time of servers that export some of them, relative to a server without traces.
 //!
 //! Two servers at a time run in turns, whose order alternates, and both have the same load. Processes of the same program differ
 //! by a few percent, so there are several pairs. Those that trace nothing are the same server twice, which shows how much of a
@@ -17,11 +17,8 @@ use crate::harness::load::post;
 use crate::harness::server::Server;
 use crate::overhead::{Cell, Side, TURN};
 
-/// The shares of the requests that are traced.
-const RATIOS: [f64; 3] = [0.0, 0.01, 1.0];
-
-/// Pairs of servers for each of the shares.
-const PAIRS: u32 = 6;
+/// Pairs of servers for each share of traced requests.
+const PAIRS: u32 = 20;
 
 /// Servers that trace, compared with one that does not.
 pub(crate) struct Traces {
@@ -36,6 +33,8 @@ pub(crate) struct Cost {
     pub(crate) cpu: Vec<f64>,
     /// Exports that the collector received.
     pub(crate) exports: usize,
+    /// Spans that the servers dropped because there were too many.
+    pub(crate) dropped: usize,
 }
 
 impl Cost {
@@ -46,6 +45,7 @@ impl Cost {
 
 pub(crate) fn measure(
     models: &str,
+    ratios: &[f64],
     connections: usize,
     text: &str,
     duration: Duration,
@@ -58,7 +58,7 @@ pub(crate) fn measure(
     let turns = (duration / PAIRS).as_secs_f64() / TURN.as_secs_f64();
     let turns = (turns.ceil() as u32).max(1);
     let mut costs = Vec::new();
-    for ratio in RATIOS {
+    for &ratio in ratios {
         let collector = Collector::start()?;
         let tracing = match ratio {
             0.0 => String::new(),
@@ -67,26 +67,33 @@ pub(crate) fn measure(
                 collector.address
             ),
         };
-        let compare = |_| compare(models, &tracing, &request, cell, turns);
-        let mut cpu = (0..PAIRS).map(compare).collect::<Result<Vec<f64>, _>>()?;
+        let mut cpu = Vec::new();
+        let mut dropped = 0;
+        for _ in 0..PAIRS {
+            let (ratio, more) = compare(models, &tracing, &request, cell, turns)?;
+            cpu.push(ratio);
+            dropped += more;
+        }
         cpu.sort_unstable_by(f64::total_cmp);
         costs.push(Cost {
             ratio,
             cpu,
             exports: collector.exports.load(Ordering::Relaxed),
+            dropped,
         });
     }
     Ok(Traces { connections, costs })
 }
 
-/// The CPU time of a server with these settings of traces relative to one without, as the median of the turns.
+/// The CPU time of a server with these settings of traces relative to one without, as the median of the turns, and the number of
+/// spans that it dropped.
 fn compare(
     models: &str,
     tracing: &str,
     request: &[u8],
     cell: Cell,
     turns: u32,
-) -> Result<f64, Box<dyn Error>> {
+) -> Result<(f64, usize), Box<dyn Error>> {
     let plain = Server::start(models)?;
     let traced = Server::start(&format!("{models}{tracing}"))?;
     let mut of_plain = Side::new(plain.address, request.to_vec(), cell);
@@ -108,20 +115,29 @@ fn compare(
         ratios.push(with / without);
     }
     ratios.sort_unstable_by(f64::total_cmp);
+    let dropped = traced.counter("inference_trace_spans_dropped_total")?;
     traced.stop()?;
     plain.stop()?;
-    Ok(ratios[ratios.len() / 2])
+    Ok((ratios[ratios.len() / 2], dropped))
 }
 
 impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "CPU time with traces, {} connections", self.connections)?;
-        writeln!(f, "{:>8} {:>20} {:>8}", "traced", "CPU ratio", "exports")?;
+        writeln!(
+            f,
+            "{:>8} {:>20} {:>8} {:>14}",
+            "traced", "CPU ratio", "exports", "dropped spans"
+        )?;
         for cost in &self.costs {
             let (lowest, highest) = (cost.cpu[0], cost.cpu[cost.cpu.len() - 1]);
             let ratio = format!("{:.3} ({lowest:.3}–{highest:.3})", cost.mean());
             let share = format!("{} %", cost.ratio * 100.0);
-            writeln!(f, "{share:>8} {ratio:>20} {:>8}", cost.exports)?;
+            writeln!(
+                f,
+                "{share:>8} {ratio:>20} {:>8} {:>14}",
+                cost.exports, cost.dropped
+            )?;
         }
         Ok(())
     }

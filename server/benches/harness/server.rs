@@ -101,11 +101,16 @@ impl Server {
 
     /// Number of successful reloads.
     pub(crate) fn reloads(&self) -> Result<usize, Box<dyn Error>> {
+        self.counter("inference_reloads_total{result=\"success\"}")
+    }
+
+    /// The value of a counter, which is zero until it is first used.
+    pub(crate) fn counter(&self, series: &str) -> Result<usize, Box<dyn Error>> {
         let metrics = load::once(self.address, "/metrics")?;
-        let count = metrics
+        let value = metrics
             .lines()
-            .find_map(|line| line.strip_prefix("inference_reloads_total{result=\"success\"} "));
-        Ok(count.ok_or("/metrics has no count of reloads")?.parse()?)
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        Ok(value.map_or(Ok(0), str::parse)?)
     }
 
     /// CPU time of all threads since the start.
