@@ -260,7 +260,8 @@ impl Export {
 
     /// The spans of the next requests. `None` if there are none.
     fn next_batch(&self) -> Option<Vec<SpanData>> {
-        let mut batch = Vec::with_capacity(self.max_batch);
+        // The setting alone would be too much: it can be a million.
+        let mut batch = Vec::with_capacity(self.queued.len().min(self.max_batch));
         while batch.len() < self.max_batch
             && let Some(request) = self.queued.take()
         {

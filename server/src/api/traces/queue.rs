@@ -75,9 +75,14 @@ impl QueuedRequests {
         self.shared.filled.notified().await;
     }
 
+    /// Number of spans that wait.
+    pub(super) fn len(&self) -> usize {
+        self.shared.spans.load(Ordering::Acquire)
+    }
+
     /// Whether there are enough spans for a batch.
     pub(super) fn has_batch(&self) -> bool {
-        self.shared.spans.load(Ordering::Acquire) >= self.shared.batch_spans
+        self.len() >= self.shared.batch_spans
     }
 
     /// The next request, if there is one.
