@@ -99,14 +99,14 @@ fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
             traces: None,
         });
     }
-    if let Some(shares) = &args.traces {
+    if let Some(ratios) = &args.traces {
         let connections = args.connections.get(1).copied().unwrap_or(1);
         let text = "x".repeat(args.characters);
         return Ok(Report {
             overhead: Vec::new(),
             rest: None,
             probes: None,
-            traces: Some(traces::measure(ECHO, shares, connections, &text, duration)?),
+            traces: Some(traces::measure(ECHO, ratios, connections, &text, duration)?),
         });
     }
     let server = Server::start(ECHO)?;

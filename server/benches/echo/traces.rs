@@ -70,8 +70,8 @@ pub(crate) fn measure(
         let mut cpu = Vec::new();
         let mut dropped = 0;
         for _ in 0..PAIRS {
-            let (ratio, more) = compare(models, &tracing, &request, cell, turns)?;
-            cpu.push(ratio);
+            let (of_pair, more) = compare(models, &tracing, &request, cell, turns)?;
+            cpu.push(of_pair);
             dropped += more;
         }
         cpu.sort_unstable_by(f64::total_cmp);
@@ -115,7 +115,10 @@ fn compare(
         ratios.push(with / without);
     }
     ratios.sort_unstable_by(f64::total_cmp);
-    let dropped = traced.counter("inference_trace_spans_dropped_total")?;
+    let dropped = match tracing {
+        "" => 0,
+        _ => traced.counter("inference_trace_spans_dropped_total")?,
+    };
     traced.stop()?;
     plain.stop()?;
     Ok((ratios[ratios.len() / 2], dropped))

@@ -104,13 +104,14 @@ impl Server {
         self.counter("inference_reloads_total{result=\"success\"}")
     }
 
-    /// The value of a counter, which is zero until it is first used.
+    /// The value of a counter.
     pub(crate) fn counter(&self, series: &str) -> Result<usize, Box<dyn Error>> {
         let metrics = load::once(self.address, "/metrics")?;
         let value = metrics
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        Ok(value.map_or(Ok(0), str::parse)?)
+        let value = value.ok_or_else(|| format!("/metrics has no `{series}`"))?;
+        Ok(value.parse()?)
     }
 
     /// CPU time of all threads since the start.
