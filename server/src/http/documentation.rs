@@ -104,6 +104,9 @@ pub(super) async fn redirect() -> HttpResponse {
     respond::status(308).insert_header((LOCATION, "docs/")).finish()
 }
 
+/// The files of Swagger UI that the page loads. Releases omit the others.
+const FILES: [&str; 2] = ["swagger-ui-bundle.js", "swagger-ui.css"];
+
 /// `GET /docs/…`: Swagger UI.
 pub(super) async fn page(request: HttpRequest, shared: Data<Shared>, file: Path<String>) -> HttpResponse {
     match file.as_str() {
@@ -115,7 +118,10 @@ pub(super) async fn page(request: HttpRequest, shared: Data<Shared>, file: Path<
         }
         _ => {}
     }
-    let Ok(Some(file)) = utoipa_swagger_ui::serve(&file, shared.swagger.clone()) else {
+    let file = FILES
+        .contains(&file.as_str())
+        .then(|| utoipa_swagger_ui::serve(&file, shared.swagger.clone()));
+    let Some(Ok(Some(file))) = file else {
         return respond::not_found(&request);
     };
     let mut response = respond::status(200);

@@ -169,7 +169,19 @@ async fn the_documentation_is_embedded_in_the_executable() {
             .text()
             .contains("../openapi.json")
     );
-    assert_eq!(server.get("/docs/nothing.js").await.error().0, 404);
+    for file in ["swagger-ui-bundle.js", "swagger-ui.css"] {
+        assert!(page.text().contains(&format!("\"{file}\"")), "for {file}");
+        let served = server.get(&format!("/docs/{file}")).await;
+        assert!(served.body.len() > 100_000, "for {file}");
+    }
+    // Those that the page does not load are empty in releases.
+    for file in ["nothing.js", "swagger-ui-es-bundle.js", "favicon-32x32.png"] {
+        assert_eq!(
+            server.get(&format!("/docs/{file}")).await.error().0,
+            404,
+            "for {file}"
+        );
+    }
 
     let document = server.get("/openapi.json").await.json();
     assert_eq!(document["openapi"], json!("3.1.0"));
