@@ -72,6 +72,7 @@ impl Report {
                 json!({
                     "traced": cost.ratio,
                     "cpu_ratio": cost.mean(),
+                    "standard_error": cost.error(),
                     "cpu_ratios": cost.cpu,
                     "exports": cost.exports,
                     "dropped_spans": cost.dropped,

@@ -1,8 +1,8 @@
 //! What traces cost: the CPU time of servers that export some of them, relative to a server without traces.
 //!
-//! Two servers at a time run in turns, whose order alternates, and both have the same load. Processes of the same program differ
-//! by a few percent, so there are several pairs. Those that trace nothing are the same server twice, which shows how much of a
-//! difference is noise. The collector is a thread of this program.
+//! Two servers run at the same time with the same load, so that they share whatever the machine does. Processes of the same
+//! program still differ by a few percent, so there are several pairs. Those that trace nothing are the same server twice, which
+//! shows how much of a difference is noise. The collector is a thread of this program.
 
 use std::error::Error;
 use std::fmt;
@@ -13,12 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::load::post;
+use crate::harness::load::{Connections, post};
 use crate::harness::server::Server;
-use crate::overhead::{Cell, Side, TURN};
 
-/// Pairs of servers for each share of traced requests.
-const PAIRS: u32 = 20;
+/// Time for which each pair of servers is measured.
+const TURN: Duration = Duration::from_secs(4);
+
+/// Time before each measurement, in which the exporter reaches its steady state.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Servers that trace, compared with one that does not.
 pub(crate) struct Traces {
@@ -29,7 +31,7 @@ pub(crate) struct Traces {
 /// The cost of tracing this share of the requests.
 pub(crate) struct Cost {
     pub(crate) ratio: f64,
-    /// The median of the CPU time relative to the server without traces, for each pair, sorted.
+    /// The CPU time of a request relative to the server without traces, for each pair, sorted.
     pub(crate) cpu: Vec<f64>,
     /// Exports that the collector received.
     pub(crate) exports: usize,
@@ -41,6 +43,14 @@ impl Cost {
     pub(crate) fn mean(&self) -> f64 {
         self.cpu.iter().sum::<f64>() / self.cpu.len() as f64
     }
+
+    /// The standard error of the mean.
+    pub(crate) fn error(&self) -> f64 {
+        let mean = self.mean();
+        let squares: f64 = self.cpu.iter().map(|ratio| (ratio - mean).powi(2)).sum();
+        let pairs = self.cpu.len() as f64;
+        (squares / (pairs * (pairs - 1.0))).sqrt()
+    }
 }
 
 pub(crate) fn measure(
@@ -51,12 +61,8 @@ pub(crate) fn measure(
     duration: Duration,
 ) -> Result<Traces, Box<dyn Error>> {
     let request = post("/v1/models/template/tasks/echo/predict", &format!("\"{text}\""));
-    let cell = Cell {
-        connections,
-        items: 1,
-    };
-    let turns = (duration / PAIRS).as_secs_f64() / TURN.as_secs_f64();
-    let turns = (turns.ceil() as u32).max(1);
+    // Two at least, for their standard deviation.
+    let pairs = (duration.as_secs_f64() / TURN.as_secs_f64()).ceil().max(2.0) as usize;
     let mut costs = Vec::new();
     for &ratio in ratios {
         let collector = Collector::start()?;
@@ -69,10 +75,15 @@ pub(crate) fn measure(
         };
         let mut cpu = Vec::new();
         let mut dropped = 0;
-        for _ in 0..PAIRS {
-            let (of_pair, more) = compare(models, &tracing, &request, cell, turns)?;
-            cpu.push(of_pair);
-            dropped += more;
+        for _ in 0..pairs {
+            let plain = Side::start(models, connections)?;
+            let traced = Side::start(&format!("{models}{tracing}"), connections)?;
+            let mut pair = Pair { plain, traced };
+            cpu.push(pair.compare(&request)?);
+            let Pair { plain, traced } = pair;
+            dropped += traced.server.dropped_spans()?;
+            traced.server.stop()?;
+            plain.server.stop()?;
         }
         cpu.sort_unstable_by(f64::total_cmp);
         costs.push(Cost {
@@ -85,43 +96,51 @@ pub(crate) fn measure(
     Ok(Traces { connections, costs })
 }
 
-/// The CPU time of a server with these settings of traces relative to one without, as the median of the turns, and the number of
-/// spans that it dropped.
-fn compare(
-    models: &str,
-    tracing: &str,
-    request: &[u8],
-    cell: Cell,
-    turns: u32,
-) -> Result<(f64, usize), Box<dyn Error>> {
-    let plain = Server::start(models)?;
-    let traced = Server::start(&format!("{models}{tracing}"))?;
-    let mut of_plain = Side::new(plain.address, request.to_vec(), cell);
-    let mut of_traced = Side::new(traced.address, request.to_vec(), cell);
-    let mut ratios = Vec::new();
-    for turn in 0..turns {
-        let mut with = || of_traced.turn(|| traced.cpu_time());
-        let mut without = || of_plain.turn(|| plain.cpu_time());
-        let (with, without) = match turn % 2 {
-            0 => {
-                let with = with()?;
-                (with, without()?)
-            }
-            _ => {
-                let without = without()?;
-                (with()?, without)
-            }
-        };
-        ratios.push(with / without);
+/// Two servers that are compared.
+struct Pair {
+    plain: Side,
+    traced: Side,
+}
+
+impl Pair {
+    /// Puts the same load on both at the same time. Returns the CPU time of a request to the one that traces relative to one to
+    /// the other.
+    fn compare(&mut self, request: &[u8]) -> Result<f64, Box<dyn Error>> {
+        let (plain, traced) = (&mut self.plain, &mut self.traced);
+        let (with, without) = thread::scope(|scope| {
+            let with = scope.spawn(|| traced.cpu_time_of_request(request));
+            let without = plain.cpu_time_of_request(request);
+            (with.join(), without)
+        });
+        let with = with.map_err(|_| "the load on the traced server panicked")?;
+        Ok(with? / without?)
     }
-    ratios.sort_unstable_by(f64::total_cmp);
-    let dropped = match tracing {
-        "" => 0,
-        _ => traced.counter("inference_trace_spans_dropped_total")?,
-    };
-    traced.stop()?;
-    plain.stop()?;
-    Ok((ratios[ratios.len() / 2], dropped))
+}
+
+/// A server and the connections to it.
+struct Side {
+    server: Server,
+    connections: Connections,
+}
+
+impl Side {
+    fn start(models: &str, connections: usize) -> Result<Self, Box<dyn Error>> {
+        let server = Server::start(models)?;
+        let connections = Connections::open(server.address, connections, None)?;
+        Ok(Self { server, connections })
+    }
+
+    /// The CPU time of a request, in seconds.
+    fn cpu_time_of_request(&mut self, request: &[u8]) -> Result<f64, String> {
+        let mut measure = || {
+            self.connections.run(request, WARM_UP)?;
+            let before = self.server.cpu_time()?;
+            let latencies = self.connections.run(request, TURN)?;
+            let cpu = self.server.cpu_time()? - before;
+            Ok(cpu.as_secs_f64() / latencies.count() as f64)
+        };
+        measure().map_err(|error: Box<dyn Error>| error.to_string())
+    }
 }
 
 impl fmt::Display for Traces {
@@ -129,16 +148,17 @@ impl fmt::Display for Traces {
         writeln!(f, "CPU time with traces, {} connections", self.connections)?;
         writeln!(
             f,
-            "{:>8} {:>20} {:>8} {:>14}",
+            "{:>8} {:>32} {:>8} {:>14}",
             "traced", "CPU ratio", "exports", "dropped spans"
         )?;
         for cost in &self.costs {
             let (lowest, highest) = (cost.cpu[0], cost.cpu[cost.cpu.len() - 1]);
-            let ratio = format!("{:.3} ({lowest:.3}–{highest:.3})", cost.mean());
+            let (mean, error) = (cost.mean(), cost.error());
+            let ratio = format!("{mean:.4} ± {error:.4} ({lowest:.3}–{highest:.3})");
             let share = format!("{} %", cost.ratio * 100.0);
             writeln!(
                 f,
-                "{share:>8} {ratio:>20} {:>8} {:>14}",
+                "{share:>8} {ratio:>32} {:>8} {:>14}",
                 cost.exports, cost.dropped
             )?;
         }

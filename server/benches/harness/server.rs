@@ -101,17 +101,24 @@ impl Server {
 
     /// Number of successful reloads.
     pub(crate) fn reloads(&self) -> Result<usize, Box<dyn Error>> {
-        self.counter("inference_reloads_total{result=\"success\"}")
+        let series = "inference_reloads_total{result=\"success\"}";
+        let reloads = self.counter(series)?;
+        reloads.ok_or_else(|| format!("/metrics has no `{series}`").into())
     }
 
-    /// The value of a counter.
-    pub(crate) fn counter(&self, series: &str) -> Result<usize, Box<dyn Error>> {
+    /// Number of spans that were dropped. The metric is absent as long as there are none.
+    pub(crate) fn dropped_spans(&self) -> Result<usize, Box<dyn Error>> {
+        let dropped = self.counter("inference_trace_spans_dropped_total")?;
+        Ok(dropped.unwrap_or(0))
+    }
+
+    /// The value of a counter; `None` if there is no such series.
+    fn counter(&self, series: &str) -> Result<Option<usize>, Box<dyn Error>> {
         let metrics = load::once(self.address, "/metrics")?;
         let value = metrics
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        let value = value.ok_or_else(|| format!("/metrics has no `{series}`"))?;
-        Ok(value.parse()?)
+        Ok(value.map(str::parse).transpose()?)
     }
 
     /// CPU time of all threads since the start.
