@@ -1,6 +1,8 @@
-//! The baseline: actix-web alone, with a handler that reads and writes the JSON of the server's task `echo`.
+//! The baselines: actix-web alone, with a handler that reads and writes the JSON of the server's task `echo`. One answers in the
+//! handler; the other passes each request to a thread, which answers all requests that wait, as a server must whose HTTP threads
+//! compute nothing.
 //!
-//! It runs in a separate process of the same executable, so that its CPU time can be measured.
+//! They run in a separate process of the same executable, so that their CPU time can be measured.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read};
@@ -10,14 +12,20 @@ use std::thread;
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
+use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::harness::server::cpu_time_of;
 
-/// The argument with which this executable becomes the baseline.
+/// The argument with which this executable becomes the baselines.
 pub(crate) const ARGUMENT: &str = "--bare";
 
+/// The path of the baseline that answers in the handler.
 pub(crate) const PATH: &str = "/echo";
+
+/// The path of the baseline that answers in a thread.
+pub(crate) const THREAD_PATH: &str = "/thread";
 
 /// A body, with one item or with several, as the server accepts it.
 #[derive(Deserialize, Serialize)]
@@ -44,15 +52,48 @@ struct Reply {
 }
 
 async fn echo(body: web::Json<Input>) -> HttpResponse {
+    reply(body.into_inner())
+}
+
+async fn echo_in_thread(body: web::Json<Input>, thread: web::Data<Sender<Message>>) -> HttpResponse {
+    let (sender, receiver) = oneshot::channel();
+    let _ = thread.send((body.into_inner(), sender));
+    match receiver.await {
+        Ok(input) => reply(input),
+        Err(_) => HttpResponse::InternalServerError().finish(),
+    }
+}
+
+fn reply(input: Input) -> HttpResponse {
     HttpResponse::Ok().json(Reply {
         model: "template",
         task: "echo",
-        output: match body.into_inner() {
+        output: match input {
             Input::Input(text) => Output::Output(text),
             Input::Inputs(texts) => Output::Outputs(texts),
         },
         inference_time: 0.000_016_464,
     })
+}
+
+/// A request, and where its answer is sent.
+type Message = (Input, oneshot::Sender<Input>);
+
+/// Starts the thread that answers. It stops with the server.
+fn start_thread() -> Sender<Message> {
+    let (sender, receiver) = crossbeam_channel::unbounded::<Message>();
+    thread::spawn(move || {
+        let mut batch = Vec::new();
+        while let Ok(first) = receiver.recv() {
+            batch.push(first);
+            batch.extend(receiver.try_iter());
+            for (input, answer) in batch.drain(..) {
+                // The client may have left.
+                let _ = answer.send(input);
+            }
+        }
+    });
+    sender
 }
 
 /// Serves until standard input ends, which it does when the parent exits.
@@ -62,9 +103,14 @@ pub(crate) fn serve() -> std::io::Result<()> {
         .enable_all()
         .build()?
         .block_on(async {
-            let app = || {
+            let thread = web::Data::new(start_thread());
+            let app = move || {
                 let limit = web::JsonConfig::default().limit(1 << 26);
-                App::new().app_data(limit).route(PATH, web::post().to(echo))
+                App::new()
+                    .app_data(limit)
+                    .app_data(thread.clone())
+                    .route(PATH, web::post().to(echo))
+                    .route(THREAD_PATH, web::post().to(echo_in_thread))
             };
             let server = HttpServer::new(app)
                 .bind((Ipv4Addr::LOCALHOST, 0))?

@@ -26,26 +26,30 @@ pub(crate) struct Rest {
     pub(crate) plugin_bytes: u64,
 }
 
-impl Comparison {
+impl Figures {
     fn median_ratio(&self) -> f64 {
         self.ratios[self.ratios.len() / 2]
     }
 
     fn json(&self) -> serde_json::Value {
-        let figures = |figures: &Figures| {
-            json!({
-                "requests_per_second": figures.per_second.round(),
-                "p50_us": micros(figures.p50),
-                "p99_us": micros(figures.p99),
-                "cpu_us_per_item": micros(figures.cpu_per_item),
-            })
-        };
+        json!({
+            "requests_per_second": self.per_second.round(),
+            "p50_us": micros(self.p50),
+            "p99_us": micros(self.p99),
+            "cpu_us_per_item": micros(self.cpu_per_item),
+            "cpu_ratio": self.median_ratio(),
+        })
+    }
+}
+
+impl Comparison {
+    fn json(&self) -> serde_json::Value {
         json!({
             "connections": self.cell.connections,
             "items": self.cell.items,
-            "actix_web": figures(&self.bare),
-            "server": figures(&self.server),
-            "cpu_ratio": self.median_ratio(),
+            "actix_web": self.bare.json(),
+            "actix_web_with_thread": self.thread.json(),
+            "server": self.server.json(),
         })
     }
 }
@@ -120,27 +124,27 @@ impl fmt::Display for Report {
 fn write_overhead(f: &mut fmt::Formatter<'_>, overhead: &[Comparison]) -> fmt::Result {
     writeln!(
         f,
-        "{:<11} {:>5}  {:<12} {:>10} {:>8} {:>8} {:>14}  {:>9}",
+        "{:<11} {:>5}  {:<13} {:>10} {:>8} {:>8} {:>14}  {:>9}",
         "connections", "items", "", "requests/s", "p50 us", "p99 us", "CPU ms per", "CPU ratio"
     )?;
-    writeln!(f, "{:>73}", "1000 items")?;
+    writeln!(f, "{:>74}", "1000 items")?;
     for comparison in overhead {
-        let lowest = comparison.ratios[0];
-        let highest = comparison.ratios[comparison.ratios.len() - 1];
-        let ratio = format!("{:.2} ({lowest:.2}–{highest:.2})", comparison.median_ratio());
-        for (name, figures, ratio) in [
-            ("actix-web", &comparison.bare, ""),
-            ("this server", &comparison.server, ratio.as_str()),
+        for (name, figures) in [
+            ("actix-web", &comparison.bare),
+            ("with a thread", &comparison.thread),
+            ("this server", &comparison.server),
         ] {
+            let (lowest, highest) = (figures.ratios[0], figures.ratios[figures.ratios.len() - 1]);
             writeln!(
                 f,
-                "{:>11} {:>5}  {name:<12} {:>10.0} {:>8.0} {:>8.0} {:>14.2}  {ratio}",
+                "{:>11} {:>5}  {name:<13} {:>10.0} {:>8.0} {:>8.0} {:>14.2}  {:.2} ({lowest:.2}–{highest:.2})",
                 comparison.cell.connections,
                 comparison.cell.items,
                 figures.per_second,
                 micros(figures.p50),
                 micros(figures.p99),
                 micros(figures.cpu_per_item),
+                figures.median_ratio(),
             )?;
         }
     }
