@@ -7,6 +7,7 @@ executable finds them.
 import base64
 import hashlib
 import pathlib
+import subprocess
 import time
 import zipfile
 
@@ -45,6 +46,9 @@ def pack(stage, out, version, glibc, machine, fast, environment):
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = (0o100755 if "/scripts/" in name else 0o100644) << 16
             archive.writestr(entry, content)
+    if not fast:
+        # The same format, smaller by 3 %.
+        subprocess.run(["advzip", "--recompress", "--shrink-insane", "--quiet", wheel], env=environment, check=True)
     return wheel
 
 
