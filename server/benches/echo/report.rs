@@ -74,10 +74,10 @@ impl Report {
         if let Some(traces) = &self.traces {
             let cost = |cost: &Cost| {
                 json!({
-                    "traced": cost.ratio,
-                    "cpu_ratio": cost.mean(),
+                    "traced": cost.traced,
+                    "cpu_ratio": cost.ratio(),
                     "standard_error": cost.error(),
-                    "cpu_ratios": cost.cpu,
+                    "exporter": cost.exporter,
                     "exports": cost.exports,
                     "dropped_spans": cost.dropped,
                 })

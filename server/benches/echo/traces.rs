@@ -1,8 +1,9 @@
-//! What traces cost: the CPU time of servers that export some of them, relative to a server without traces.
+//! What traces cost: the CPU time of a request while some requests are traced, relative to that while none is.
 //!
-//! Two servers run at the same time with the same load, so that they share whatever the machine does. Processes of the same
-//! program still differ by a few percent, so there are several pairs. Those that trace nothing are the same server twice, which
-//! shows how much of a difference is noise. The collector is a thread of this program.
+//! Both are measured with one server, in short turns whose order alternates, because processes of the same program differ by a
+//! few percent. The clients decide which requests are traced, by the header `traceparent`, which all requests have. The thread
+//! that exports spans works for earlier turns as well, so its time is counted apart. Turns without traces on both sides show how
+//! much of a difference is noise. The collector is a thread of this program.
 
 use std::error::Error;
 use std::fmt;
@@ -16,13 +17,16 @@ use std::time::Duration;
 use crate::harness::load::{Connections, post};
 use crate::harness::server::Server;
 
-/// Time for which each pair of servers is measured.
-const TURN: Duration = Duration::from_secs(4);
+/// Time for which the same share of the requests is traced.
+const TURN: Duration = Duration::from_millis(250);
 
-/// Time before each measurement, in which the exporter reaches its steady state.
-const WARM_UP: Duration = Duration::from_secs(2);
+/// Time before the first turn, in which the exporter reaches its steady state.
+const WARM_UP: Duration = Duration::from_secs(5);
 
-/// Servers that trace, compared with one that does not.
+/// The name of the thread that exports spans.
+const EXPORTER: &str = "traces";
+
+/// Requests of which some are traced, compared with requests of which none is.
 pub(crate) struct Traces {
     pub(crate) connections: usize,
     pub(crate) costs: Vec<Cost>,
@@ -30,116 +34,143 @@ pub(crate) struct Traces {
 
 /// The cost of tracing this share of the requests.
 pub(crate) struct Cost {
-    pub(crate) ratio: f64,
-    /// The CPU time of a request relative to the server without traces, for each pair, sorted.
-    pub(crate) cpu: Vec<f64>,
+    pub(crate) traced: f64,
+    /// The CPU time of a request relative to the turn without traces, for each pair of turns, without the exporter.
+    pub(crate) requests: Vec<f64>,
+    /// The CPU time of the exporter, relative to that of all other threads in turns with traces.
+    pub(crate) exporter: f64,
     /// Exports that the collector received.
     pub(crate) exports: usize,
-    /// Spans that the servers dropped because there were too many.
+    /// Spans that the server dropped because there were too many.
     pub(crate) dropped: usize,
 }
 
 impl Cost {
-    pub(crate) fn mean(&self) -> f64 {
-        self.cpu.iter().sum::<f64>() / self.cpu.len() as f64
+    /// The CPU time of a request with traces, relative to one without.
+    pub(crate) fn ratio(&self) -> f64 {
+        self.mean() * (1.0 + self.exporter)
     }
 
-    /// The standard error of the mean.
+    fn mean(&self) -> f64 {
+        self.requests.iter().sum::<f64>() / self.requests.len() as f64
+    }
+
+    /// The standard error of the ratio.
     pub(crate) fn error(&self) -> f64 {
         let mean = self.mean();
-        let squares: f64 = self.cpu.iter().map(|ratio| (ratio - mean).powi(2)).sum();
-        let pairs = self.cpu.len() as f64;
-        (squares / (pairs * (pairs - 1.0))).sqrt()
+        let squares: f64 = self.requests.iter().map(|ratio| (ratio - mean).powi(2)).sum();
+        let turns = self.requests.len() as f64;
+        (squares / (turns * (turns - 1.0))).sqrt()
     }
 }
 
 pub(crate) fn measure(
     models: &str,
-    ratios: &[f64],
+    shares: &[f64],
     connections: usize,
     text: &str,
     duration: Duration,
 ) -> Result<Traces, Box<dyn Error>> {
-    let request = post("/v1/models/template/tasks/echo/predict", &format!("\"{text}\""));
-    // Two at least, for their standard deviation.
-    let pairs = (duration.as_secs_f64() / TURN.as_secs_f64()).ceil().max(2.0) as usize;
-    let mut costs = Vec::new();
-    for &ratio in ratios {
+    let costs = shares.iter().map(|&share| {
         let collector = Collector::start()?;
-        let tracing = match ratio {
-            0.0 => String::new(),
-            ratio => format!(
-                "[tracing]\nendpoint = \"http://{}\"\nsample_ratio = {ratio:?}\n",
-                collector.address
-            ),
+        let tracing = format!("[tracing]\nendpoint = \"http://{}\"\n", collector.address);
+        let server = Server::start(&format!("{models}{tracing}"))?;
+        let mut load = TracedLoad {
+            connections: Connections::open(server.address, connections, None)?,
+            requests: [request(text, "00"), request(text, "01")],
+            server,
         };
-        let mut cpu = Vec::new();
-        let mut dropped = 0;
-        for _ in 0..pairs {
-            let plain = Side::start(models, connections)?;
-            let traced = Side::start(&format!("{models}{tracing}"), connections)?;
-            let mut pair = Pair { plain, traced };
-            cpu.push(pair.compare(&request)?);
-            let Pair { plain, traced } = pair;
-            dropped += traced.server.dropped_spans()?;
-            traced.server.stop()?;
-            plain.server.stop()?;
-        }
-        cpu.sort_unstable_by(f64::total_cmp);
-        costs.push(Cost {
-            ratio,
-            cpu,
-            exports: collector.exports.load(Ordering::Relaxed),
-            dropped,
-        });
-    }
-    Ok(Traces { connections, costs })
+        let mut cost = load.compare(share, duration)?;
+        cost.exports = collector.exports.load(Ordering::Relaxed);
+        load.server.stop()?;
+        Ok(cost)
+    });
+    Ok(Traces {
+        connections,
+        costs: costs.collect::<Result<_, Box<dyn Error>>>()?,
+    })
 }
 
-/// Two servers that are compared.
-struct Pair {
-    plain: Side,
-    traced: Side,
+/// A request with these flags of its trace.
+fn request(text: &str, flags: &str) -> Vec<u8> {
+    let request = post("/v1/models/template/tasks/echo/predict", &format!("\"{text}\""));
+    let end = request
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
+    let header = format!("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}\r\n");
+    [&request[..end], header.as_bytes(), &request[end..]].concat()
 }
 
-impl Pair {
-    /// Puts the same load on both at the same time. Returns the CPU time of a request to the one that traces relative to one to
-    /// the other.
-    fn compare(&mut self, request: &[u8]) -> Result<f64, Box<dyn Error>> {
-        let (plain, traced) = (&mut self.plain, &mut self.traced);
-        let (with, without) = thread::scope(|scope| {
-            let with = scope.spawn(|| traced.cpu_time_of_request(request));
-            let without = plain.cpu_time_of_request(request);
-            (with.join(), without)
-        });
-        let with = with.map_err(|_| "the load on the traced server panicked")?;
-        Ok(with? / without?)
-    }
-}
-
-/// A server and the connections to it.
-struct Side {
+/// The load on a server that traces.
+struct TracedLoad {
     server: Server,
     connections: Connections,
+    /// One that is not traced, and one that is.
+    requests: [Vec<u8>; 2],
 }
 
-impl Side {
-    fn start(models: &str, connections: usize) -> Result<Self, Box<dyn Error>> {
-        let server = Server::start(models)?;
-        let connections = Connections::open(server.address, connections, None)?;
-        Ok(Self { server, connections })
+impl TracedLoad {
+    fn compare(&mut self, share: f64, duration: Duration) -> Result<Cost, Box<dyn Error>> {
+        self.run(share, WARM_UP)?;
+        let exported_before = self.server.cpu_time_of_threads(|name| name == EXPORTER)?;
+        let turns = (duration.as_secs_f64() / TURN.as_secs_f64()).ceil().max(2.0) as usize;
+        let mut requests = Vec::with_capacity(turns);
+        let mut of_traced_turns = Duration::ZERO;
+        for turn in 0..turns {
+            let (with, without) = match turn % 2 {
+                0 => {
+                    let with = self.turn(share)?;
+                    (with, self.turn(0.0)?)
+                }
+                _ => {
+                    let without = self.turn(0.0)?;
+                    (self.turn(share)?, without)
+                }
+            };
+            requests.push(with.per_request() / without.per_request());
+            of_traced_turns += with.cpu;
+        }
+        let exporter = self.server.cpu_time_of_threads(|name| name == EXPORTER)? - exported_before;
+        Ok(Cost {
+            traced: share,
+            requests,
+            exporter: exporter.as_secs_f64() / of_traced_turns.as_secs_f64(),
+            exports: 0,
+            dropped: self.server.dropped_spans()?,
+        })
     }
 
-    /// The CPU time of a request, in seconds.
-    fn cpu_time_of_request(&mut self, request: &[u8]) -> Result<f64, String> {
-        let mut measure = || {
-            self.connections.run(request, WARM_UP)?;
-            let before = self.server.cpu_time()?;
-            let latencies = self.connections.run(request, TURN)?;
-            let cpu = self.server.cpu_time()? - before;
-            Ok(cpu.as_secs_f64() / latencies.count() as f64)
+    fn turn(&mut self, share: f64) -> Result<Turn, Box<dyn Error>> {
+        let before = self.server.cpu_time_of_threads(|name| name != EXPORTER)?;
+        let requests = self.run(share, TURN)?;
+        let cpu = self.server.cpu_time_of_threads(|name| name != EXPORTER)? - before;
+        Ok(Turn { cpu, requests })
+    }
+
+    /// Runs for this duration. Returns the number of requests.
+    fn run(&mut self, share: f64, duration: Duration) -> Result<usize, Box<dyn Error>> {
+        let [untraced, traced] = &self.requests;
+        // A request is traced if the number of those that have to be traced grows with it.
+        let due = |count: usize| (count as f64 * share) as usize;
+        let request = |number| match due(number + 1) > due(number) {
+            true => traced.as_slice(),
+            false => untraced.as_slice(),
         };
-        measure().map_err(|error: Box<dyn Error>| error.to_string())
+        Ok(self.connections.run_mix(request, duration)?.count())
+    }
+}
+
+/// What a turn used.
+struct Turn {
+    cpu: Duration,
+    requests: usize,
+}
+
+impl Turn {
+    /// CPU time of a request, in seconds.
+    fn per_request(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.requests as f64
     }
 }
 
@@ -148,17 +179,16 @@ impl fmt::Display for Traces {
         writeln!(f, "CPU time with traces, {} connections", self.connections)?;
         writeln!(
             f,
-            "{:>8} {:>32} {:>8} {:>14}",
-            "traced", "CPU ratio", "exports", "dropped spans"
+            "{:>8} {:>17} {:>10} {:>8} {:>14}",
+            "traced", "CPU ratio", "exporter", "exports", "dropped spans"
         )?;
         for cost in &self.costs {
-            let (lowest, highest) = (cost.cpu[0], cost.cpu[cost.cpu.len() - 1]);
-            let (mean, error) = (cost.mean(), cost.error());
-            let ratio = format!("{mean:.4} ± {error:.4} ({lowest:.3}–{highest:.3})");
-            let share = format!("{} %", cost.ratio * 100.0);
+            let share = format!("{} %", cost.traced * 100.0);
+            let ratio = format!("{:.4} ± {:.4}", cost.ratio(), cost.error());
+            let exporter = format!("{:.2} %", cost.exporter * 100.0);
             writeln!(
                 f,
-                "{share:>8} {ratio:>32} {:>8} {:>14}",
+                "{share:>8} {ratio:>17} {exporter:>10} {:>8} {:>14}",
                 cost.exports, cost.dropped
             )?;
         }

@@ -82,10 +82,21 @@ impl Connections {
     /// Runs for this duration. Each connection finishes its last request, so each has at least one reply. A status other than
     /// 200 is an error.
     pub(crate) fn run(&mut self, request: &[u8], duration: Duration) -> io::Result<Latencies> {
+        self.run_mix(|_| request, duration)
+    }
+
+    /// Like `run`, with different requests, chosen by their number.
+    pub(crate) fn run_mix<'a>(
+        &mut self,
+        request: impl Fn(usize) -> &'a [u8],
+        duration: Duration,
+    ) -> io::Result<Latencies> {
         let mut sorted = Vec::new();
         let begin = clock::now();
+        let mut requests = (0..).map(request);
+        let mut next = || requests.next().unwrap_or_default();
         for connection in &mut self.all {
-            connection.send(request)?;
+            connection.send(next())?;
         }
         let mut running = self.all.len();
         let mut events = Vec::with_capacity(self.all.len());
@@ -100,7 +111,7 @@ impl Connections {
                 let now = clock::now();
                 sorted.push(now - connection.sent);
                 if now - begin < duration {
-                    connection.send(request)?;
+                    connection.send(next())?;
                 } else {
                     running -= 1;
                 }

@@ -126,6 +126,14 @@ impl Server {
         cpu_time_of(self.child.id())
     }
 
+    /// CPU time of the threads with these names since the start.
+    pub(crate) fn cpu_time_of_threads(
+        &self,
+        is_counted: impl Fn(&str) -> bool,
+    ) -> Result<Duration, Box<dyn Error>> {
+        cpu_time_of_threads(self.child.id(), is_counted)
+    }
+
     /// CPU time, including that of all child processes that have exited.
     pub(crate) fn cpu_time_with_children(&self) -> Result<Duration, Box<dyn Error>> {
         self.sum_of_times(&["utime", "stime", "cutime", "cstime"])
@@ -180,10 +188,19 @@ impl Drop for Server {
 
 /// CPU time of all threads of a process that have not exited, to the nanosecond.
 pub(crate) fn cpu_time_of(pid: u32) -> Result<Duration, Box<dyn Error>> {
+    cpu_time_of_threads(pid, |_| true)
+}
+
+/// CPU time of the threads of a process with these names.
+fn cpu_time_of_threads(pid: u32, is_counted: impl Fn(&str) -> bool) -> Result<Duration, Box<dyn Error>> {
     let mut nanoseconds = 0;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.path();
         // A thread may exit meanwhile.
-        if let Ok(times) = std::fs::read_to_string(thread?.path().join("schedstat")) {
+        if let Ok(name) = std::fs::read_to_string(thread.join("comm"))
+            && is_counted(name.trim_end())
+            && let Ok(times) = std::fs::read_to_string(thread.join("schedstat"))
+        {
             let running = times.split_ascii_whitespace().next();
             nanoseconds += running
                 .ok_or("`schedstat` of a thread is empty")?
