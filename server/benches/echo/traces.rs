@@ -35,8 +35,9 @@ pub(crate) struct Traces {
 /// The cost of tracing this share of the requests.
 pub(crate) struct Cost {
     pub(crate) traced: f64,
-    /// The CPU time of a request relative to the turn without traces, for each pair of turns, without the exporter.
-    pub(crate) requests: Vec<f64>,
+    /// The logarithm of the CPU time of a request relative to the turn without traces, for each pair of turns, without the
+    /// exporter. The mean of the ratios themselves would grow with their noise.
+    pub(crate) log_ratios: Vec<f64>,
     /// The CPU time of the exporter, relative to that of all other threads in turns with traces.
     pub(crate) exporter: f64,
     /// Exports that the collector received.
@@ -48,18 +49,18 @@ pub(crate) struct Cost {
 impl Cost {
     /// The CPU time of a request with traces, relative to one without.
     pub(crate) fn ratio(&self) -> f64 {
-        self.mean() * (1.0 + self.exporter)
+        self.mean().exp() * (1.0 + self.exporter)
     }
 
     fn mean(&self) -> f64 {
-        self.requests.iter().sum::<f64>() / self.requests.len() as f64
+        self.log_ratios.iter().sum::<f64>() / self.log_ratios.len() as f64
     }
 
-    /// The standard error of the ratio.
+    /// The standard error of the ratio, approximately.
     pub(crate) fn error(&self) -> f64 {
         let mean = self.mean();
-        let squares: f64 = self.requests.iter().map(|ratio| (ratio - mean).powi(2)).sum();
-        let turns = self.requests.len() as f64;
+        let squares: f64 = self.log_ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum();
+        let turns = self.log_ratios.len() as f64;
         (squares / (turns * (turns - 1.0))).sqrt()
     }
 }
@@ -115,7 +116,7 @@ impl TracedLoad {
         self.run(share, WARM_UP)?;
         let exported_before = self.server.cpu_time_of_threads(|name| name == EXPORTER)?;
         let turns = (duration.as_secs_f64() / TURN.as_secs_f64()).ceil().max(2.0) as usize;
-        let mut requests = Vec::with_capacity(turns);
+        let mut log_ratios = Vec::with_capacity(turns);
         let mut of_traced_turns = Duration::ZERO;
         for turn in 0..turns {
             let (with, without) = match turn % 2 {
@@ -128,13 +129,13 @@ impl TracedLoad {
                     (self.turn(share)?, without)
                 }
             };
-            requests.push(with.per_request() / without.per_request());
+            log_ratios.push((with.per_request() / without.per_request()).ln());
             of_traced_turns += with.cpu;
         }
         let exporter = self.server.cpu_time_of_threads(|name| name == EXPORTER)? - exported_before;
         Ok(Cost {
             traced: share,
-            requests,
+            log_ratios,
             exporter: exporter.as_secs_f64() / of_traced_turns.as_secs_f64(),
             exports: 0,
             dropped: self.server.dropped_spans()?,
