@@ -1,9 +1,10 @@
 //! What traces cost: the CPU time of a request while some requests are traced, relative to that while none is.
 //!
-//! Both are measured with one server, in short turns whose order alternates, because processes of the same program differ by a
-//! few percent. The clients decide which requests are traced, by the header `traceparent`, which all requests have. The thread
-//! that exports spans works for earlier turns as well, so its time is counted apart. Turns without traces on both sides show how
-//! much of a difference is noise. The collector is a thread of this program.
+//! Both are measured with one server, in short turns, because processes of the same program differ by a few percent. The order of
+//! the turns is random: what the server does once per second must not always happen in the same ones. The clients decide which
+//! requests are traced, by the header `traceparent`, which all requests have. The thread that exports spans works for earlier turns
+//! as well, so its time is counted apart. Turns without traces on both sides show how much of a difference is noise. The collector
+//! is a thread of this program.
 
 use std::error::Error;
 use std::fmt;
@@ -118,13 +119,13 @@ impl TracedLoad {
         let turns = (duration.as_secs_f64() / TURN.as_secs_f64()).ceil().max(2.0) as usize;
         let mut log_ratios = Vec::with_capacity(turns);
         let mut of_traced_turns = Duration::ZERO;
-        for turn in 0..turns {
-            let (with, without) = match turn % 2 {
-                0 => {
+        for _ in 0..turns {
+            let (with, without) = match fastrand::bool() {
+                true => {
                     let with = self.turn(share)?;
                     (with, self.turn(0.0)?)
                 }
-                _ => {
+                false => {
                     let without = self.turn(0.0)?;
                     (self.turn(share)?, without)
                 }

@@ -102,12 +102,9 @@ pub(super) async fn answer(
 ) -> HttpResponse {
     let mut record = RequestRecord::new(&shared.telemetry, protocol, clock::now(), request.trace());
     let result = run(request, payload, shared, read, &mut record).await;
-    let response = result.unwrap_or_else(|failure| {
-        record.failed(&failure);
-        respond::failure_in(errors, request, &failure)
-    });
-    record.finish(response.status().as_u16());
-    response
+    respond::recorded(record, result, |failure| {
+        respond::failure_in(errors, request, failure)
+    })
 }
 
 async fn run(

@@ -20,7 +20,8 @@ pub(super) async fn run_by_size<R: Send + 'static>(
     if size <= max_inline {
         Ok(work())
     } else {
-        run_blocking(work).await
+        // Boxed, because most requests never need this future.
+        Box::pin(run_blocking(work)).await
     }
 }
 

@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 
 use super::error_format::ErrorFormat;
 use super::request_headers::RequestHead;
-use crate::api::{Code, Failure};
+use crate::api::{Code, Failure, RequestRecord};
 use crate::engine::Timing;
 
 /// Starts a reply with this status.
@@ -32,6 +32,20 @@ pub(crate) fn failure(request: &dyn RequestHead, failure: &Failure) -> HttpRespo
 /// Like [`failure`], in a format that does not follow from the head of the request.
 pub(super) fn failure_in(errors: ErrorFormat, request: &dyn RequestHead, failure: &Failure) -> HttpResponse {
     failure_with(errors, request.request_id().as_deref(), failure)
+}
+
+/// The reply of a request that ran: `result`, or what `fail` makes of the failure. Finishes the record.
+pub(super) fn recorded(
+    mut record: RequestRecord,
+    result: Result<HttpResponse, Failure>,
+    fail: impl FnOnce(&Failure) -> HttpResponse,
+) -> HttpResponse {
+    let response = result.unwrap_or_else(|failure| {
+        record.failed(&failure);
+        fail(&failure)
+    });
+    record.finish(response.status().as_u16());
+    response
 }
 
 /// Like [`failure`], if the request is no longer available.

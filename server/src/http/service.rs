@@ -9,7 +9,6 @@
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use actix_http::Request;
@@ -37,7 +36,7 @@ use super::task_routes::{self, TaskPath};
 use super::tei;
 use super::transport::{Application, ReceivedRequest};
 use crate::api::access_log::IncomingHead;
-use crate::api::traces::{RESPONSE_HEADER, Trace};
+use crate::api::traces::RESPONSE_HEADER;
 use crate::api::{Client, Code, Failure, ModelView, load_report, reject_repeated_headers};
 use crate::routes::{self, Route, TaskRoute};
 
@@ -140,12 +139,17 @@ where
 
     async fn call_application(
         &self,
-        head: &Parts,
-        (id, client, trace): (Arc<str>, Client, Trace),
+        request: DirectHead,
         payload: Payload,
         (peer, is_management): (SocketAddr, bool),
     ) -> HttpResponse {
-        let reply = match convert(head, payload, peer) {
+        let DirectHead {
+            head,
+            id,
+            trace,
+            client,
+        } = request;
+        let reply = match convert(&head, payload, peer) {
             Ok(request) => {
                 request.extensions_mut().insert(RequestId(id));
                 request.extensions_mut().insert(trace);
@@ -172,7 +176,7 @@ where
 {
     type Body = CountedReply<BoxBody>;
 
-    async fn answer(self: Rc<Self>, request: ReceivedRequest) -> HttpResponse<Self::Body> {
+    fn answer(self: Rc<Self>, request: ReceivedRequest) -> impl Future<Output = HttpResponse<Self::Body>> {
         let ReceivedRequest {
             head,
             payload,
@@ -192,51 +196,45 @@ where
             client: Some(peer),
         };
         let mut record = shared.access.start(incoming, |name| only_value(&head, name));
-        let (id, trace) = (record.id().clone(), record.trace().clone());
-        let sender = shared.identify(&head, is_management);
-        record.set_key(sender.key_name());
-        let client = sender.clone();
+        let client = shared.identify(&head, is_management);
+        record.set_key(client.key_name());
         let report_format = load_report::Format::requested(header(load_report::REQUEST_HEADER));
-        let mut response = if is_management && !is_served_by_management(&head) {
-            let head = DirectHead {
-                head,
-                id,
-                client,
-                trace,
-            };
-            not_on_management_port(&head)
-        } else if let Some(route) = self.direct(&head) {
-            let head = DirectHead {
-                head,
-                id,
-                client,
-                trace,
-            };
-            self.run_task(route, &head, payload, received).await
-        } else {
-            self.call_application(&head, (id, client, trace), payload, (peer, is_management))
-                .await
+        let head = DirectHead {
+            head,
+            id: record.id().clone(),
+            trace: record.trace().clone(),
+            client: client.clone(),
         };
-        record.set_status(response.status().as_u16().into());
-        if let Ok(value) = HeaderValue::from_str(record.id()) {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static("x-request-id"), value);
+        // Not an async function, whose future would contain the request twice.
+        async move {
+            let mut response = if is_management && !is_served_by_management(&head.head) {
+                not_on_management_port(&head)
+            } else if let Some(route) = self.direct(&head.head) {
+                self.run_task(route, &head, payload, received).await
+            } else {
+                self.call_application(head, payload, (peer, is_management)).await
+            };
+            record.set_status(response.status().as_u16().into());
+            if let Ok(value) = HeaderValue::from_str(record.id()) {
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static("x-request-id"), value);
+            }
+            if let Some(span) = record.trace().response()
+                && let Ok(value) = HeaderValue::from_str(&span)
+            {
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static(RESPONSE_HEADER), value);
+            }
+            let status = response.status();
+            client.finish(!status.is_client_error() && !status.is_server_error());
+            add_rate_limits(&client, response.headers_mut());
+            if let Some(format) = report_format {
+                add_load_report(&self.shared, format, response.headers_mut());
+            }
+            response.map_body(|_, body| CountedReply::new(body, &self.shared.receive.budget))
         }
-        if let Some(span) = record.trace().response()
-            && let Ok(value) = HeaderValue::from_str(&span)
-        {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static(RESPONSE_HEADER), value);
-        }
-        let status = response.status();
-        sender.finish(!status.is_client_error() && !status.is_server_error());
-        add_rate_limits(&sender, response.headers_mut());
-        if let Some(format) = report_format {
-            add_load_report(shared, format, response.headers_mut());
-        }
-        response.map_body(|_, body| CountedReply::new(body, &shared.receive.budget))
     }
 }
 

@@ -92,7 +92,8 @@ pub(super) async fn answer(
         return response;
     }
     if jobs::wants_job(request) {
-        return jobs::submit(task, request, payload, shared, path).await;
+        // Boxed, because most requests never need this future, which is the largest.
+        return Box::pin(jobs::submit(task, request, payload, shared, path)).await;
     }
     match jobs::reject_job_headers(request) {
         Ok(()) => run(task, request, payload, shared, path).await,

@@ -34,10 +34,14 @@ pub(in crate::http) async fn task(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
-    let view = shared.view(request);
-    let call = Call::to_task(&view, &path.model, &path.task);
-    let record = shared.record(request, Protocol::Native, &view, &path.model, &call);
-    answer(request, payload, shared, call, record).await
+    let (call, mut record) = {
+        let view = shared.view(request);
+        let call = Call::to_task(&view, &path.model, &path.task);
+        let record = shared.record(request, Protocol::Native, &view, &path.model, &call);
+        (call, record)
+    };
+    let result = predict(request, payload, shared, call, &mut record).await;
+    respond::recorded(record, result, |failure| respond::failure(request, failure))
 }
 
 /// `POST /v1/models/{model}/predict`
@@ -47,10 +51,14 @@ pub(in crate::http) async fn default_task(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
-    let view = shared.view(request);
-    let call = Call::to_default_task(&view, &path.model);
-    let record = shared.record(request, Protocol::Native, &view, &path.model, &call);
-    answer(request, payload, shared, call, record).await
+    let (call, mut record) = {
+        let view = shared.view(request);
+        let call = Call::to_default_task(&view, &path.model);
+        let record = shared.record(request, Protocol::Native, &view, &path.model, &call);
+        (call, record)
+    };
+    let result = predict(request, payload, shared, call, &mut record).await;
+    respond::recorded(record, result, |failure| respond::failure(request, failure))
 }
 
 /// The configured short routes, which can change with a reload, and then the routes below the name of a model. All other unknown
@@ -95,36 +103,19 @@ pub(in crate::http) async fn short_route(
     if let Err(failure) = jobs::reject_job_headers(&request) {
         return respond::failure(&request, &failure);
     }
-    let record = shared.record(&request, Protocol::Native, &view, entry.name(), &call);
-    answer(&request, payload.into_inner(), &shared, call, record).await
-}
-
-async fn answer(
-    request: &dyn RequestHead,
-    payload: Payload,
-    shared: &Shared,
-    call: Result<Call, Failure>,
-    mut record: RequestRecord,
-) -> HttpResponse {
-    let result = match call {
-        Ok(call) => predict(request, payload, shared, call, &mut record).await,
-        Err(failure) => Err(failure),
-    };
-    let response = result.unwrap_or_else(|failure| {
-        record.failed(&failure);
-        respond::failure(request, &failure)
-    });
-    record.finish(response.status().as_u16());
-    response
+    let mut record = shared.record(&request, Protocol::Native, &view, entry.name(), &call);
+    let result = predict(&request, payload.into_inner(), &shared, call, &mut record).await;
+    respond::recorded(record, result, |failure| respond::failure(&request, failure))
 }
 
 async fn predict(
     request: &dyn RequestHead,
     payload: Payload,
     shared: &Shared,
-    call: Call,
+    call: Result<Call, Failure>,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
+    let call = call?;
     request.client().admit_request()?;
     let options = request_options(request, &call)?;
     let body = receive(request, payload, &shared.receive, record.received(), 0).await?;

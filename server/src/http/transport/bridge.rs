@@ -53,6 +53,9 @@ const MAX_DISCARDED: u64 = 64 * 1024;
 /// Maximum time for that rest to arrive.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// Maximum size in bytes of the future that answers a request. Each request allocates it and copies all of it.
+const MAX_ANSWER_SIZE: usize = 4096;
+
 /// The service that hyper calls for each request on a connection.
 pub(super) struct Bridge<A> {
     pub(super) application: Rc<A>,
@@ -91,15 +94,20 @@ impl<A: Application> hyper::service::Service<hyper::Request<Incoming>> for Bridg
             is_management: self.is_management,
         };
         let application = self.application.clone();
-        Box::pin(async move {
-            // Called here, so that its future, which is large, is built in place.
+        let answer = async move {
             let reply = application.answer(request).await;
             if state.phase() == Phase::Body && may_discard {
                 rest.discard(&state).await;
             }
             state.writing();
             Ok(convert_reply(reply, state))
-        })
+        };
+        debug_assert!(
+            size_of_val(&answer) <= MAX_ANSWER_SIZE,
+            "the future of a request has {} bytes, expected at most {MAX_ANSWER_SIZE}",
+            size_of_val(&answer)
+        );
+        Box::pin(answer)
     }
 }
 

@@ -33,12 +33,7 @@ pub(in crate::http) async fn predict(
     let default = Call::to_name(&view, &name.model, name.version.as_deref());
     let mut record = shared.record(request, Protocol::V1, &view, &name.model, &default);
     let result = run(request, payload, shared, view, name, &mut record).await;
-    let response = result.unwrap_or_else(|failure| {
-        record.failed(&failure);
-        respond::failure(request, &failure)
-    });
-    record.finish(response.status().as_u16());
-    response
+    respond::recorded(record, result, |failure| respond::failure(request, failure))
 }
 
 /// Methods of TensorFlow Serving and KServe that are not supported, such as `:classify` and `:explain`.

@@ -33,16 +33,8 @@ pub(in crate::http) async fn infer(
     let view = shared.view(request);
     let call = Call::to_name(&view, &name.model, name.version.as_deref());
     let mut record = shared.record(request, Protocol::V2, &view, &name.model, &call);
-    let result = match call {
-        Ok(call) => run(request, payload, shared, &name, call, &mut record).await,
-        Err(failure) => Err(failure),
-    };
-    let response = result.unwrap_or_else(|failure| {
-        record.failed(&failure);
-        respond::failure(request, &failure)
-    });
-    record.finish(response.status().as_u16());
-    response
+    let result = run(request, payload, shared, &name, call, &mut record).await;
+    respond::recorded(record, result, |failure| respond::failure(request, failure))
 }
 
 async fn run(
@@ -50,9 +42,10 @@ async fn run(
     payload: Payload,
     shared: &Shared,
     name: &TaskPath,
-    call: Call,
+    call: Result<Call, Failure>,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
+    let call = call?;
     request.client().admit_request()?;
     let mut options = request_options(request, &call)?;
     let json_length = header_length(request.header(HEADER_LENGTH))?;
