@@ -32,10 +32,11 @@ fn head(size: usize) -> String {
     )
 }
 
+/// A body of `size` bytes, whose text is not part of the reply.
 fn body(size: usize) -> String {
-    let frame = "{\"inputs\":[{\"value\":\"\"}]}";
+    let frame = "{\"inputs\":[{\"message\":\"\"}]}";
     format!(
-        "{{\"inputs\":[{{\"value\":\"{}\"}}]}}",
+        "{{\"inputs\":[{{\"message\":\"{}\"}}]}}",
         "x".repeat(size - frame.len())
     )
 }
