@@ -72,6 +72,10 @@ def reproducible(environment):
             [f"-ffile-prefix-map={place}={name}" for place, name in places.items()]
             + ["-Wno-builtin-macro-redefined", '-D__DATE__="none"', '-D__TIME__="none"']
         ),
+        # The debug information of what zig compiles for the linker has this directory, if it is the current one.
+        "PWD": "/proc/self/cwd",
+        # Another cache can contain what was compiled elsewhere.
+        "ZIG_GLOBAL_CACHE_DIR": str(tools.target_directory() / "zig-cache"),
         "CARGO_INCREMENTAL": "0",
         "SOURCE_DATE_EPOCH": environment.get("SOURCE_DATE_EPOCH", commit_time),
         "TZ": "UTC",
