@@ -11,7 +11,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::reply::{EncodedReply, ReplyHead, encode_reply, max_size, raw_output};
 use super::request_items::{Body, Form, read_body};
-use crate::api::{Call, Decoding, Failure, RequestRecord};
+use crate::api::{Call, Decoding, Failure, ModelView, RequestRecord};
 use crate::byte_budget::Reservation;
 use crate::clock;
 use crate::codec::{Strings, max_decoded_size};
@@ -34,14 +34,8 @@ pub(in crate::http) async fn task(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
-    let (call, mut record) = {
-        let view = shared.view(request);
-        let call = Call::to_task(&view, &path.model, &path.task);
-        let record = shared.record(request, Protocol::Native, &view, &path.model, &call);
-        (call, record)
-    };
-    let result = predict(request, payload, shared, call, &mut record).await;
-    respond::recorded(record, result, |failure| respond::failure(request, failure))
+    let find = |view: &ModelView| Call::to_task(view, &path.model, &path.task);
+    answer(request, payload, shared, &path.model, find).await
 }
 
 /// `POST /v1/models/{model}/predict`
@@ -51,10 +45,21 @@ pub(in crate::http) async fn default_task(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
+    let find = |view: &ModelView| Call::to_default_task(view, &path.model);
+    answer(request, payload, shared, &path.model, find).await
+}
+
+async fn answer(
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    model: &str,
+    find: impl FnOnce(&ModelView) -> Result<Call, Failure>,
+) -> HttpResponse {
     let (call, mut record) = {
         let view = shared.view(request);
-        let call = Call::to_default_task(&view, &path.model);
-        let record = shared.record(request, Protocol::Native, &view, &path.model, &call);
+        let call = find(&view);
+        let record = shared.record(request, Protocol::Native, &view, model, &call);
         (call, record)
     };
     let result = predict(request, payload, shared, call, &mut record).await;
