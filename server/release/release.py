@@ -53,7 +53,8 @@ def version():
 
 
 def reproducible(environment):
-    """Return an environment in which neither the time nor the place of a build affects its result."""
+    """Return an environment in which neither the time nor the place of a build affects its result, as long as the target
+    directory is at the same place in the repository."""
     commit_time = subprocess.check_output(["git", "log", "-1", "--format=%ct"], cwd=ROOT, text=True).strip()
     sysroot = subprocess.check_output(["rustc", "--print", "sysroot"], text=True).strip()
     cargo_home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
